@@ -1,0 +1,33 @@
+"""Small-angle X-ray scattering of disordered two- and three-phase materials.
+
+A Python implementation of Röding et al. (2022), Front. Mater. 9, 956839.
+Lengths are in nm, scattering vectors in nm^-1; see `grfsaxs_lib.grid` for the conventions.
+"""
+
+from . import parameters
+from .field import gaussian_random_field, spectral_density
+from .grid import PAPER_GRID, PAPER_Q, Grid
+from .noise import add_noise
+from .parameters import CASES, VARIABLES
+from .preprocess import normalise_intensity
+from .scattering import scattering_intensity
+from .simulation import simulate
+from .structure import phase_map
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CASES",
+    "PAPER_GRID",
+    "PAPER_Q",
+    "VARIABLES",
+    "Grid",
+    "add_noise",
+    "gaussian_random_field",
+    "normalise_intensity",
+    "parameters",
+    "phase_map",
+    "scattering_intensity",
+    "simulate",
+    "spectral_density",
+]

@@ -1,0 +1,45 @@
+"""The one place that knows which device is in use."""
+
+from importlib import import_module
+
+DEVICES = ("cpu", "gpu")
+
+
+class DeviceError(RuntimeError):
+    """The device that was asked for is not there."""
+
+
+def get_kernels(device):
+    """Return the kernel module of `device`, see `grfsaxs_lib.kernels`.
+
+    Parameters
+    ----------
+    device : {"cpu", "gpu"}
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown.
+    DeviceError
+        If there is no such device here. There is no silent fallback.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
+    if device == "gpu":
+        try:
+            cupy = import_module("cupy")
+        except ImportError:
+            raise DeviceError("device='gpu' needs CuPy, which is not installed; use device='cpu'") from None
+        if not cupy.is_available():
+            raise DeviceError("device='gpu' needs an NVIDIA GPU and its driver, and none answers; use device='cpu'")
+    try:
+        return import_module(f"grfsaxs_lib.kernels.{device}")
+    except ModuleNotFoundError as error:
+        if error.name == f"grfsaxs_lib.kernels.{device}":
+            raise DeviceError(f"this version has no kernels for device={device!r}; use device='cpu'") from None
+        raise
+
+
+def kernels_of(array):
+    """Return the kernel module of the device that `array` lives on."""
+    return get_kernels("gpu" if hasattr(array, "__cuda_array_interface__") else "cpu")

@@ -1,0 +1,224 @@
+"""How far predictions are from the truth: error measures, their uncertainty, Table 2.
+
+Arrays are (n_sample,); `predicted` comes first, `true` second. This module imports
+nothing of the package.
+"""
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")  # columns of Table 2, named as in the data sets
+
+
+def mse(predicted, true):
+    r"""Mean squared error, :math:`\langle (\hat y - y)^2 \rangle`, Eq. (13).
+
+    Parameters
+    ----------
+    predicted : (n_sample,) array_like
+        Predicted values :math:`\hat y`.
+    true : (n_sample,) array_like
+        Target values :math:`y`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the arrays are empty, differ in shape or hold numbers that are not finite.
+    """
+    predicted, true = _check_pair(predicted, true)
+    return float(np.mean((predicted - true) ** 2))
+
+
+def mape(predicted, true):
+    r"""Mean absolute percentage error, :math:`100\,\langle |(\hat y - y)/y| \rangle` [%], Eq. (14).
+
+    Parameters, result and errors are those of `mse`; a target of zero is an error too.
+    """
+    predicted, true = _check_pair(predicted, true)
+    if (true == 0).any():
+        raise ValueError("MAPE has no meaning for a target of 0")
+    return float(100 * np.mean(np.abs((predicted - true) / true)))
+
+
+def bias(predicted, true):
+    r"""Mean error, :math:`\langle \hat y - y \rangle`; parameters, result and errors as `mse`."""
+    predicted, true = _check_pair(predicted, true)
+    return float(np.mean(predicted - true))
+
+
+def standard_error(values):
+    r"""Standard error of a mean, :math:`s/\sqrt{n}` with the sample deviation :math:`s`; NaN for n < 2."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.size < 2:
+        return float("nan")
+    return float(values.std(ddof=1) / np.sqrt(values.size))
+
+
+def edge_bias(predicted, true, limits, share=0.1):
+    """Bias near both ends of the range of true values (section 2.4).
+
+    Parameters
+    ----------
+    predicted, true : (n_sample,) array_like
+        Predicted and target values.
+    limits : (float, float)
+        The range of the parameter, as in ``case.ranges``.
+    share : float
+        The part of the range that counts as an end, in (0, 0.5].
+
+    Returns
+    -------
+    dict
+        ``lower`` and ``upper``, the bias at either end; ``lower_error`` and
+        ``upper_error``, their standard errors. NaN where too few samples lie.
+
+    Raises
+    ------
+    ValueError
+        As `mse`; or if the limits are not increasing or the share not in (0, 0.5].
+    """
+    predicted, true = _check_pair(predicted, true)
+    low, high = limits
+    if not low < high:
+        raise ValueError(f"limits must be increasing; got {limits!r}")
+    if not 0 < share <= 0.5:
+        raise ValueError(f"share must lie in (0, 0.5]; got {share!r}")
+    width = share * (high - low)
+    result = {}
+    for end, inside in (("lower", true <= low + width), ("upper", true >= high - width)):
+        errors = (predicted - true)[inside]
+        result[end] = float(errors.mean()) if errors.size else float("nan")
+        result[f"{end}_error"] = standard_error(errors)
+    return result
+
+
+def binned(statistic, predicted, true, edges):
+    """Apply an error measure to each bin of true values.
+
+    Parameters
+    ----------
+    statistic : callable
+        A function of (predicted, true), such as `mape`.
+    predicted, true : (n_sample,) array_like
+        Predicted and target values.
+    edges : (n_bin + 1,) array_like
+        Increasing bin edges; a bin includes its lower edge, the last one both.
+
+    Returns
+    -------
+    (n_bin,) ndarray of float64
+        NaN in an empty bin.
+    """
+    predicted, true = _check_pair(predicted, true)
+    edges = np.asarray(edges, dtype=np.float64)
+    if edges.ndim != 1 or edges.size < 2 or not (np.diff(edges) > 0).all():
+        raise ValueError(f"edges must be at least two increasing numbers; got {edges!r}")
+    bins = np.digitize(true, edges) - 1
+    bins[true == edges[-1]] -= 1
+    members = (bins == i for i in range(edges.size - 1))
+    return np.array([statistic(predicted[m], true[m]) if m.any() else np.nan for m in members])
+
+
+def bootstrap_interval(statistic, predicted, true, *, level=0.95, n_resample=1000, seed):
+    """Percentile bootstrap interval of an error measure over samples.
+
+    Parameters
+    ----------
+    statistic : callable
+        A function of (predicted, true), such as `mape`.
+    predicted, true : (n_sample,) array_like
+        Predicted and target values; pairs are drawn together, with replacement.
+    level : float
+        Nominal coverage, in (0, 1).
+    n_resample : int
+        Number of resamples.
+    seed : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    (float, float)
+        Lower and upper end.
+
+    Raises
+    ------
+    ValueError
+        As `mse`; or if the level is not in (0, 1).
+    """
+    predicted, true = _check_pair(predicted, true)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1); got {level!r}")
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(true.size, size=true.size) for _ in range(n_resample))
+    values = [statistic(predicted[draw], true[draw]) for draw in draws]
+    lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(lower), float(upper)
+
+
+def coverage(lower, upper, true):
+    """Share of true values inside their intervals, ends included.
+
+    Parameters
+    ----------
+    lower, upper : float or (n_sample,) array_like
+        Ends of the intervals.
+    true : (n_sample,) array_like
+        Target values.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    true = np.asarray(true, dtype=np.float64)
+    return float(np.mean((lower <= true) & (true <= upper)))
+
+
+def error_table(predictions):
+    """MSE and MAPE of every output and split, in the layout of Table 2.
+
+    Parameters
+    ----------
+    predictions : dict
+        ``predictions[case][split] = (predicted, true)``, where case is a name, split
+        one of `SPLITS`, and both values map an output's name to (n_sample,) arrays.
+        ``predicted`` decides which outputs are shown.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by (case, parameter, error), one column a split; NaN where a split is absent.
+
+    Raises
+    ------
+    ValueError
+        As `mse` and `mape`; or for an unknown split.
+    """
+    import pandas as pd
+
+    table = {}
+    for case, splits in predictions.items():
+        for split, (predicted, true) in splits.items():
+            if split not in SPLITS:
+                raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+            for output in predicted:
+                for error, statistic in (("MSE", mse), ("MAPE", mape)):
+                    row = table.setdefault((case, output, error), dict.fromkeys(SPLITS, np.nan))
+                    row[split] = statistic(predicted[output], true[output])
+    index = pd.MultiIndex.from_tuples(table, names=("case", "parameter", "error"))
+    return pd.DataFrame(list(table.values()), index=index, columns=list(SPLITS))
+
+
+def _check_pair(predicted, true):
+    predicted, true = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    if predicted.ndim != 1 or predicted.shape != true.shape or true.size == 0:
+        raise ValueError(
+            "predicted and true must be one-dimensional, of one length and not empty; "
+            f"got shapes {predicted.shape} and {true.shape}"
+        )
+    if not (np.isfinite(predicted).all() and np.isfinite(true).all()):
+        raise ValueError("predicted and true must hold finite numbers only")
+    return predicted, true

@@ -1,0 +1,86 @@
+r"""Measurement noise: lognormal, with a variance in proportion to the intensity.
+
+A photon count has the variance of its mean; on the intensity scale of the paper
+(see `grid`) that would be far too weak a noise, and a normal distribution with a
+realistic variance would produce negative intensities. The lognormal one of
+section 2.3 has neither problem.
+"""
+
+import numpy as np
+
+from .parameters import check
+
+NOISE_LEVEL_RANGE = (1e2, 10**5.5)
+
+
+def sample_noise_level(rng, size=None):
+    r"""Draw noise levels from the paper's prior: :math:`\log_{10}\alpha` uniform on [2, 5.5].
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    size : int or tuple of int, optional
+        Shape of the result; a single number if not given.
+
+    Returns
+    -------
+    float or ndarray of float64
+        Noise levels :math:`\alpha`, one for each curve.
+    """
+    lower, upper = np.log10(NOISE_LEVEL_RANGE)
+    return 10.0 ** rng.uniform(lower, upper, size)
+
+
+def add_noise(intensity, noise_level, rng):
+    r"""Draw a measured curve around a simulated one (section 2.3).
+
+    The measured intensity is lognormal with mean :math:`I(q)` and variance
+    :math:`\alpha I(q)`, independently for each q:
+
+    .. math:: I \exp(s z - s^2/2), \quad s^2 = \ln(1 + \alpha/I), \quad z \sim \mathcal{N}(0, 1).
+
+    Parameters
+    ----------
+    intensity : (..., n_q) array_like
+        Simulated intensity :math:`I`, positive, on the paper's scale.
+    noise_level : float or array_like
+        :math:`\alpha`; a number, or one for each curve (broadcast against
+        ``intensity.shape[:-1]``). Zero adds no noise.
+    rng : numpy.random.Generator
+        Source of randomness. It advances by one draw an intensity, whatever the
+        noise level, so levels can be compared on the same random numbers.
+
+    Returns
+    -------
+    (..., n_q) ndarray of float64
+        Intensities with noise, all positive.
+
+    Raises
+    ------
+    ValueError
+        If an intensity is not positive and finite, a noise level negative or not
+        finite, or the shapes do not fit.
+    TypeError
+        If `rng` is not a NumPy Generator.
+    """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, e.g. np.random.default_rng(0); got {rng!r}")
+    I = check("intensity", intensity)  # noqa: E741
+    alpha = check("noise_level", noise_level)
+    if I.ndim == 0:
+        raise ValueError("intensity must have q as its last axis; got a single number")
+    if not _broadcasts(alpha.shape, I.shape[:-1]):
+        raise ValueError(
+            f"noise_level must be one number or one a curve; got shape {alpha.shape} "
+            f"for curves of shape {I.shape[:-1]}"
+        )
+    s2 = np.log1p(alpha[..., np.newaxis] / I)
+    return I * np.exp(np.sqrt(s2) * rng.standard_normal(I.shape) - s2 / 2)
+
+
+def _broadcasts(shape, target):
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False

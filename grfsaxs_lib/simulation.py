@@ -1,0 +1,93 @@
+"""Parameters to curve: the composition of field, structure and scattering."""
+
+import numpy as np
+
+from .backend import get_kernels
+from .field import check_seed, gaussian_random_field, spectral_density
+from .grid import PAPER_Q, check_grid, check_q
+from .parameters import check
+from .scattering import DENSITIES, check_densities, scattering_intensity
+from .structure import check_cut, phase_map
+
+
+def simulate(
+    grid,
+    *,
+    scaling_parameter,
+    porosity,
+    layer_fraction=0.0,
+    seed,
+    q=PAPER_Q,
+    device="cpu",
+    densities=DENSITIES,
+    smoothing_sigma=2.0,
+    spectral_density=spectral_density,
+    progress=None,
+):
+    r"""Simulate SAXS curves of random structures, Eqs. (1)-(10).
+
+    The parameters and the seed broadcast against one another, one structure for each element.
+
+    Parameters
+    ----------
+    grid : Grid
+    scaling_parameter : array_like
+        Scaling parameter :math:`a` [nm].
+    porosity : array_like
+        Volume fraction :math:`\epsilon` of pore and layer.
+    layer_fraction : array_like
+        Share :math:`\nu` of the pore space taken by the layer; 0 is the two-phase model.
+    seed : array_like of int
+        Key of each structure, in [0, 2\ :sup:`64`).
+    q : (n_q,) array_like
+        Scattering vectors [nm\ :sup:`-1`].
+    device : {"cpu", "gpu"}
+    densities : (float, float, float)
+        Electron densities of pore, layer and solid.
+    smoothing_sigma : float
+        Width of the filter of Eqs. (9) and (10) [voxel].
+    spectral_density : callable
+        :math:`\Gamma(q, a)`; Eq. (7) by default.
+    progress : callable, optional
+        Called with 1 after each structure, such as ``tqdm(total=...).update``.
+
+    Returns
+    -------
+    (..., n_q) ndarray of float64
+        Noise-free intensities on the paper's scale.
+
+    Raises
+    ------
+    ValueError, DeviceError
+        Before any structure is made.
+    """
+    get_kernels(device)
+    q = check_q(q, check_grid(grid))
+    densities = check_densities(densities)
+    porosity, layer_fraction, smoothing_sigma = check_cut(
+        porosity, layer_fraction, smoothing_sigma, grid.size
+    )
+    seeds = np.asarray(seed, dtype=object)  # as integers of their own type: NumPy would turn large ones into floats
+    seeds = np.array([check_seed(one) for one in seeds.flat], dtype=np.uint64).reshape(seeds.shape)
+    a, epsilon, nu, seeds = np.broadcast_arrays(
+        check("scaling_parameter", scaling_parameter),
+        porosity,
+        layer_fraction,
+        seeds,
+    )
+    intensity = np.empty((*a.shape, q.size))
+    for index in np.ndindex(a.shape):
+        field = gaussian_random_field(
+            grid,
+            scaling_parameter=a[index],
+            seed=int(seeds[index]),
+            device=device,
+            spectral_density=spectral_density,
+        )
+        phases = phase_map(
+            field, porosity=epsilon[index], layer_fraction=nu[index], smoothing_sigma=smoothing_sigma
+        )
+        intensity[index] = scattering_intensity(phases, grid, q, densities)
+        if progress is not None:
+            progress(1)
+    return intensity

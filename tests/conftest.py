@@ -1,0 +1,43 @@
+"""Fixtures and settings of all tests: whatever runs on a device runs on each of them."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from grfsaxs_lib import backend
+
+# The same examples in every run; the first call of a kernel may have to compile it, so there is no deadline.
+settings.register_profile("grfsaxs", deadline=None, derandomize=True)
+settings.load_profile("grfsaxs")
+
+
+@pytest.fixture(scope="session", params=backend.DEVICES)
+def device(request):
+    """Each device by name; one that is not there is skipped and says why."""
+    try:
+        backend.get_kernels(request.param)
+    except backend.DeviceError as error:
+        pytest.skip(str(error))
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def kernels(device):
+    """The kernels of the device, see `grfsaxs_lib.kernels`."""
+    return backend.get_kernels(device)
+
+
+@pytest.fixture(scope="session")
+def to_device(device):
+    """Function that moves a NumPy array to the device."""
+    if device == "cpu":
+        return np.asarray
+    return pytest.importorskip("cupy").asarray
+
+
+@pytest.fixture(scope="session")
+def to_host(device):
+    """Function that returns an array of the device as a NumPy array."""
+    if device == "cpu":
+        return np.asarray
+    return pytest.importorskip("cupy").asnumpy

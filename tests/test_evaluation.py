@@ -1,0 +1,119 @@
+"""Error measures against numbers worked out by hand, and intervals against their nominal coverage."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from grfsaxs_lib import evaluation as ev
+
+TRUE = np.array([1.0, 2.0, 4.0])
+PREDICTED = np.array([1.5, 2.0, 3.0])
+values = hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(0.1, 100))
+
+
+def test_worked_example():
+    """Exact in binary but for the divisions by three."""
+    assert ev.mse(PREDICTED, TRUE) == pytest.approx((0.25 + 1) / 3, rel=1e-15)
+    assert ev.mape(PREDICTED, TRUE) == pytest.approx(100 * (0.5 + 0.25) / 3, rel=1e-15)
+    assert ev.bias(PREDICTED, TRUE) == pytest.approx((0.5 - 1) / 3, rel=1e-15)
+    assert ev.standard_error([1.0, 3.0]) == pytest.approx(1.0, rel=1e-15)
+    assert np.isnan(ev.standard_error([1.0]))
+
+
+@given(values, st.floats(-0.5, 0.5))
+def test_constant_shift_and_constant_ratio(true, shift):
+    """A shift d has MSE d^2 and bias d; a ratio 1 + d has MAPE 100 |d|. Tolerance: rounding at 100."""
+    assert ev.mse(true + shift, true) == pytest.approx(shift**2, abs=1e-12)
+    assert ev.bias(true + shift, true) == pytest.approx(shift, abs=1e-12)
+    assert ev.mape(true * (1 + shift), true) == pytest.approx(100 * abs(shift), abs=1e-10)
+
+
+def test_variance_and_bias_make_the_mse():
+    """MSE = bias^2 + variance of the errors, to rounding."""
+    rng = np.random.default_rng(0)
+    true = rng.uniform(size=100)
+    predicted = true + 0.3 + rng.normal(size=100)
+    assert ev.mse(predicted, true) == pytest.approx(ev.bias(predicted, true) ** 2 + (predicted - true).var())
+
+
+def test_edge_bias_of_a_shrunken_prediction():
+    """Shrinking by 10 % towards 0.5 biases [0, 0.1] by mean(0.1 (0.5 - y)) = 0.045, and mirrored."""
+    true = np.linspace(0, 1, 10_001)
+    result = ev.edge_bias(true + 0.1 * (0.5 - true), true, (0, 1))
+    assert result["lower"] == pytest.approx(0.045, rel=1e-10)
+    assert result["upper"] == pytest.approx(-0.045, rel=1e-10)
+    # a uniform spread of width 0.01 over n = 1001 samples
+    assert result["lower_error"] == pytest.approx(0.01 / np.sqrt(12 * 1001), rel=2e-3)
+
+
+def test_edge_without_samples_is_nan():
+    result = ev.edge_bias([0.5], [0.5], (0, 1))
+    assert np.isnan(list(result.values())).all()
+
+
+def test_bins():
+    true = np.array([0.0, 0.5, 1.0, 2.0, 4.0])
+    result = ev.binned(ev.bias, true + [1, 3, 5, 7, 9], true, [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(result, [2, 5, 7, 9])
+    assert np.isnan(ev.binned(ev.bias, true, true, [5, 6])).all()
+
+
+def test_bootstrap_covers_at_its_nominal_rate():
+    """A 90 % interval of a mean of 100, in 200 trials: within three binomial standard errors."""
+    rng = np.random.default_rng(1)
+    true = np.zeros(100)
+    intervals = [
+        ev.bootstrap_interval(ev.bias, rng.normal(size=100), true, level=0.9, n_resample=300, seed=trial)
+        for trial in range(200)
+    ]
+    lower, upper = np.array(intervals).T
+    assert abs(ev.coverage(lower, upper, np.zeros(200)) - 0.9) < 3 * np.sqrt(0.9 * 0.1 / 200)
+    # its mean width is 2 * 1.645 / sqrt(100), less 1 % for the plug-in variance, plus or minus Monte Carlo
+    assert (upper - lower).mean() == pytest.approx(0.329, rel=0.03)
+
+
+def test_bootstrap_is_a_function_of_its_seed():
+    noisy = np.random.default_rng(2).normal(size=50)
+    one, same, other = (ev.bootstrap_interval(ev.mse, noisy, np.zeros(50), seed=seed) for seed in (3, 3, 4))
+    assert one == same != other
+
+
+def test_coverage():
+    assert ev.coverage([0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 2, 0.5]) == 0.75
+    assert ev.coverage(0, 1, [0.5, 3]) == 0.5
+
+
+def test_error_table_has_the_layout_of_table_2():
+    both = ({"porosity": PREDICTED}, {"porosity": TRUE, "layer_fraction": TRUE})
+    table = ev.error_table({"two_phase_low": {"test": both, "train": ({"porosity": TRUE}, both[1])}})
+    assert list(table.columns) == ["train", "validation", "test"]
+    assert list(table.index) == [("two_phase_low", "porosity", "MSE"), ("two_phase_low", "porosity", "MAPE")]
+    assert table.loc[("two_phase_low", "porosity", "MAPE"), "test"] == ev.mape(PREDICTED, TRUE)
+    assert table["train"].tolist() == [0, 0] and table["validation"].isna().all()
+    with pytest.raises(ValueError, match="split must be one of"):
+        ev.error_table({"two_phase_low": {"training": both}})
+
+
+@pytest.mark.parametrize("function", [ev.mse, ev.mape, ev.bias])
+@pytest.mark.parametrize("pair", [([], []), ([1], [1, 2]), ([[1]], [[1]]), ([np.nan], [1]), ([1], [np.inf])])
+def test_bad_pairs_are_refused(function, pair):
+    with pytest.raises(ValueError, match="predicted and true must"):
+        function(*pair)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ev.mape([1], [0]),
+        lambda: ev.edge_bias([1], [1], (1, 1)),
+        lambda: ev.edge_bias([1], [1], (0, 1), share=0.6),
+        lambda: ev.binned(ev.mse, [1], [1], [1]),
+        lambda: ev.binned(ev.mse, [1], [1], [1, 1]),
+        lambda: ev.bootstrap_interval(ev.mse, [1], [1], level=1.0, seed=0),
+    ],
+)
+def test_bad_arguments_are_refused(call):
+    with pytest.raises(ValueError):
+        call()

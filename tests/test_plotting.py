@@ -1,0 +1,108 @@
+"""What the repeated plots draw, read back from the Axes."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from grfsaxs_lib import plotting
+from grfsaxs_lib.parameters import CASES
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+@pytest.fixture
+def style():
+    with matplotlib.rc_context():
+        plotting.use_style()
+        yield matplotlib.rcParams
+
+
+def test_style_is_column_wide_with_the_palette(style):
+    assert style["figure.figsize"][0] == plotting.COLUMN_WIDTH == 3.4
+    assert style["figure.constrained_layout.use"]
+    assert [entry["color"] for entry in style["axes.prop_cycle"]] == list(plotting.COLOURS.values())
+    # At column width the smallest text is what it says: nothing is scaled down in print.
+    assert min(style[key] for key in ("xtick.labelsize", "legend.fontsize")) >= 7
+
+
+def test_the_style_does_not_depend_on_what_was_set_before(style):
+    before = dict(style)
+    plotting.use_style()
+    assert dict(style) == before
+
+
+def test_each_case_has_its_colour():
+    assert plotting.CASE_COLOURS.keys() == CASES.keys()
+    assert len(set(plotting.CASE_COLOURS.values())) == len(CASES)
+
+
+def test_curves(ax):
+    q, intensity = np.geomspace(0.1, 1, 5), np.arange(1.0, 11).reshape(2, 5)
+    lines = plotting.plot_curves(ax, q, intensity, label=["one", "two"], color="k")
+    assert [line.get_label() for line in lines] == ["one", "two"]
+    np.testing.assert_array_equal(lines[1].get_ydata(), intensity[1])
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert "nm$^{-1}$" in ax.get_xlabel() and "intensity" in ax.get_ylabel()
+    (single,) = plotting.plot_curves(ax, q, intensity[0], label="alone")
+    assert single.get_label() == "alone"
+    with pytest.raises(ValueError):
+        plotting.plot_curves(ax, q, intensity, label=["one"])
+
+
+def test_slice_has_the_colours_of_figure_7(ax):
+    image = plotting.plot_slice(ax, [[0, 1], [2, 2], [0, 0]], voxel_size=0.5)
+    assert image.get_extent() == [0, 1, 0, 1.5]
+    drawn = image.cmap(image.norm(np.array([0, 1, 2])))[:, :3]
+    np.testing.assert_allclose(drawn, [to_rgb(colour) for colour in plotting.PHASE_COLOURS])
+    assert drawn[0].sum() == 0 and drawn[2].sum() == 3  # pore black, solid white
+    assert drawn[1].std() == pytest.approx(0, abs=1e-12) and 0.3 < drawn[1, 0] < 0.7  # water grey
+    # One phase alone keeps its colour.
+    only = plotting.plot_slice(ax, np.full((2, 2), 1), voxel_size=1.0)
+    np.testing.assert_allclose(only.cmap(only.norm(1))[:3], drawn[1])
+
+
+@pytest.mark.parametrize("draw", [plotting.plot_slice, plotting.plot_field])
+def test_a_slice_has_two_dimensions(ax, draw):
+    with pytest.raises(ValueError, match=r"two-dimensional; got shape \(4, 4, 4\)"):
+        draw(ax, np.zeros((4, 4, 4)), voxel_size=1.0)
+
+
+def test_phase_legend(ax):
+    legend = plotting.phase_legend(ax)
+    assert [text.get_text() for text in legend.get_texts()] == ["pore", "layer", "solid"]
+
+
+def test_predictions(ax):
+    true = np.linspace(0.8, 8, 7)
+    points = plotting.plot_predictions(ax, true, true + 0.1, variable="scaling_parameter", limits=(0.8, 8.0))
+    np.testing.assert_array_equal(points.get_xdata(), true)
+    np.testing.assert_array_equal(points.get_ydata(), true + 0.1)
+    assert points.get_rasterized()
+    assert ax.get_xlabel() == "true $a$ [nm]" and ax.get_ylabel() == "predicted $a$ [nm]"
+    assert ax.get_xlim() == ax.get_ylim() == pytest.approx((0.44, 8.36))
+
+
+def test_predictions_of_a_number_without_unit(ax):
+    plotting.plot_predictions(ax, [0.2], [0.2], variable="porosity", limits=(0.1, 0.5))
+    assert ax.get_xlabel() == r"true $\epsilon$"
+
+
+def test_estimates(ax):
+    counts, edges = plotting.plot_estimates(
+        ax, [3.9, 4.0, 4.0, 4.1], variable="scaling_parameter", truth=4.0, bins=3
+    )
+    assert counts.tolist() == [1, 2, 1] and len(edges) == 4
+    assert list(ax.lines[0].get_xdata()) == [4.0, 4.0]
+    assert "[nm]" in ax.get_xlabel()
+
+
+def test_panels_are_lettered():
+    axes = Figure().subplots(2, 2)
+    plotting.label_panels(axes)
+    assert [ax.get_title(loc="left") for ax in axes.flat] == ["A", "B", "C", "D"]
+    plotting.label_panels(axes[0, 0])
