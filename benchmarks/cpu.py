@@ -104,9 +104,8 @@ def compare_rivals(size, voxel_size, *, repeats, textbook_repeats=None, threads=
     slow = repeats if textbook_repeats is None else textbook_repeats
     turns = [name for n in range(repeats) for name in contestants if name != "textbook" or n < slow]
     bar = tqdm(turns, f"rivals at {size}^3", unit="run", disable=not progress)
-    times = pd.DataFrame([(name, seconds(contestants[name])) for name in bar], columns=["simulator", "seconds"])
-    times = times.groupby("simulator", sort=False)["seconds"]
-    table = times.agg(["median", "min", "max", "count"])
+    times = pd.DataFrame({"simulator": turns, "seconds": [seconds(contestants[name]) for name in bar]})
+    table = times.groupby("simulator", sort=False)["seconds"].agg(["median", "min", "max", "count"])
     table["ratio"] = table["median"] / table.loc["package", "median"]
     return table
 

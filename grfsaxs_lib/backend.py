@@ -31,12 +31,12 @@ def get_kernels(device):
         except ImportError:
             raise DeviceError("device='gpu' needs CuPy, which is not installed; use device='cpu'") from None
         if not cupy.is_available():
-            raise DeviceError("device='gpu' needs an NVIDIA GPU and its driver, and none answers; use device='cpu'")
+            raise DeviceError("device='gpu' needs an NVIDIA GPU with its driver, and none answers; use 'cpu'")
     try:
         return import_module(f"grfsaxs_lib.kernels.{device}")
     except ModuleNotFoundError as error:
         if error.name == f"grfsaxs_lib.kernels.{device}":
-            raise DeviceError(f"this version has no kernels for device={device!r}; use device='cpu'") from None
+            raise DeviceError(f"there are no kernels for device={device!r} yet; use 'cpu'") from None
         raise
 
 

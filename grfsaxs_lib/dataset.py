@@ -10,20 +10,14 @@ costs seconds, and is added at reading by `add_measurement_noise`, from its own 
 """
 
 import datetime
-import functools
 import json
 import operator
-import os
 import platform
 import re
-import subprocess
 import sys
 import time
-import uuid
 import warnings
 import zlib
-from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +25,11 @@ import xarray as xr
 from tqdm import tqdm
 
 from . import simulation
-from .grid import PAPER_Q, Grid, check_q
+from .grid import PAPER_Q, check_grid, check_q
 from .noise import add_noise, sample_noise_level
 from .paper import PAPER_DOI
 from .parameters import VARIABLES, Case, check, get_case
+from .provenance import git_commit, moved_into_place, package_version, versions
 
 SPLITS = ("train", "validation", "test")
 PURPOSES = ("structure", "parameters", "noise")
@@ -200,9 +195,7 @@ def generate(
     They carry a checksum, so that a flipped bit is an error at reading.
     """
     case = _check_case(case)
-    if not isinstance(grid, Grid):
-        raise ValueError(f"grid must be a grfsaxs_lib.Grid; got {grid!r}")
-    q = check_q(q, grid)
+    q = check_q(q, check_grid(grid))
     indices = np.asarray(parse_shard(shards, n_sample))
     densities = simulation.check_densities(densities)
     simulation.get_kernels(device)
@@ -273,7 +266,7 @@ def generate(
         "densities_order": "pore, layer, solid",
         **_provenance(device, times),
     }
-    with _moved_into_place(path) as temporary:
+    with moved_into_place(path) as temporary:
         chunk = (min(indices.size, 256), q.size)
         encoding = {name: {"_FillValue": None} for name in dataset.variables}
         # Level 1 takes a quarter off the file at 0.05 ms a curve; higher levels gain nothing more.
@@ -514,68 +507,18 @@ def _sampled_range(case, name):
 
 def _provenance(device, times):
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    libraries = ("numpy", "scipy", "numba", "ducc0")
     return {
-        "source": f"grfsaxs_lib {_package_version()}",
-        "commit": _commit(),
+        "source": f"grfsaxs_lib {package_version()}",
+        "commit": git_commit(),
         "device": str(device),
         "machine": platform.machine(),
-        "libraries": ", ".join(f"{name} {_version(name)}" for name in libraries),
+        "libraries": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "references": f"https://doi.org/{PAPER_DOI}",
         "created": now,
-        "history": f"{now}: simulated by grfsaxs_lib {_package_version()}",
+        "history": f"{now}: simulated by grfsaxs_lib {package_version()}",
         # Without the first curve, which may include compilation; NaN if there is no other.
         "seconds_per_curve": float(np.diff(times).mean()) if len(times) > 1 else np.nan,
     }
-
-
-def _version(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _package_version():
-    from . import __version__  # not at import, when the package is half made
-
-    return __version__
-
-
-@functools.cache
-def _commit():
-    """The git commit of the code, with ``+changes`` if it was edited; ``unknown`` outside git."""
-    here = Path(__file__).parent
-    try:
-        ask = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
-        tracked = subprocess.run(["git", "ls-files", Path(__file__).name], **ask).stdout
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()
-        changes = subprocess.run(["git", "status", "--porcelain", "--", "."], **ask).stdout
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    # An installed copy may lie inside some other project's repository.
-    return commit + ("+changes" if changes else "") if tracked else "unknown"
-
-
-@contextmanager
-def _moved_into_place(path):
-    """Yield a temporary name beside `path`; on success make it durable and rename it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)  # the rename itself
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path, remedy):

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import backend
 from .grid import check_grid
-from .parameters import check_scalar
+from .parameters import check_scalar, real_array
 
 # Modes whose amplitude is below this share of the largest are neither drawn nor transformed. For Eq. (7) they
 # hold 2e-9 of the variance, and a cutoff of 1e-6 would more than double the modes.
@@ -80,11 +80,11 @@ def mode_amplitudes(grid, scaling_parameter, spectral_density=spectral_density):
         If the density is not finite, negative, or zero everywhere.
     """
     squares = np.arange(1, grid.shell_counts.size)
-    density = np.asarray(spectral_density(grid.q_spacing * np.sqrt(squares), scaling_parameter), dtype=np.float64)
-    if density.shape != squares.shape or not np.isfinite(density).all() or (density < 0).any() or not density.any():
-        raise ValueError(
-            "spectral_density(q, scaling_parameter) must return one finite, non-negative value per q, not all zero"
-        )
+    q = grid.q_spacing * np.sqrt(squares)
+    density = real_array(spectral_density(q, scaling_parameter))
+    good = density is not None and density.shape == q.shape and np.isfinite(density).all()
+    if not good or (density < 0).any() or not density.any():
+        raise ValueError("spectral_density(q, a) must give one finite, non-negative value per q, not all zero")
     amplitude = np.sqrt(density)
     n_kept = np.flatnonzero(amplitude > AMPLITUDE_CUTOFF * amplitude.max())[-1] + 1
     amplitude = np.concatenate([[0.0], amplitude[:n_kept]])

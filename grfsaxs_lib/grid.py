@@ -17,6 +17,8 @@ from functools import cached_property
 
 import numpy as np
 
+from .parameters import real_array
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -140,10 +142,9 @@ def check_q(q, grid=None):
         If q is empty, not one-dimensional, not finite, not positive, not
         strictly increasing, or beyond what the grid resolves.
     """
-    given, q = q, np.asarray(q)
-    if q.dtype.kind not in "iuf" or q.ndim != 1 or q.size == 0:
+    given, q = q, real_array(q)
+    if q is None or q.ndim != 1 or q.size == 0:
         raise ValueError(f"q must be a one-dimensional, non-empty array of numbers [nm^-1]; got {given!r}")
-    q = q.astype(np.float64)
     bad = ~(np.isfinite(q) & (q > 0))
     if bad.any():
         raise ValueError(f"q must be finite and positive [nm^-1]; q[{bad.argmax()}] is {q[bad.argmax()]:g}")

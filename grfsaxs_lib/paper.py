@@ -22,13 +22,10 @@ side; `check_claims` raises where the outcome is not the expected one.
 """
 
 import difflib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import re
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +33,7 @@ import numpy as np
 import pandas as pd
 
 from .parameters import VARIABLES
+from .provenance import git_commit, moved_into_place, versions
 
 PAPER_DOI = "10.3389/fmats.2022.956839"
 DATA_DOI = "10.5281/zenodo.5948941"
@@ -166,16 +164,9 @@ def _check_name(name):
     return name
 
 
-def _replace(path, write):
-    """Call ``write(temporary path)``, then move the file into place: no half file under `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+def _write_text(path, text):
+    with moved_into_place(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def save_figure(fig, name, *, tier):
@@ -201,13 +192,11 @@ def save_figure(fig, name, *, tier):
         "pdf": {"Title": name, "Subject": about, "CreationDate": None, "Creator": None, "Producer": None},
         "png": {"Title": name, "Description": about, "Software": None},
     }
-    return [
-        _replace(
-            stem.with_suffix(f".{kind}"),
-            lambda path, kind=kind: fig.savefig(path, format=kind, dpi=300, metadata=metadata[kind]),
-        )
-        for kind in metadata
-    ]
+    paths = [stem.with_suffix(f".{kind}") for kind in metadata]
+    for path, (kind, about) in zip(paths, metadata.items(), strict=True):
+        with moved_into_place(path) as temporary:
+            fig.savefig(temporary, format=kind, dpi=300, metadata=about)
+    return paths
 
 
 def save_table(frame, name, *, tier):
@@ -232,10 +221,10 @@ def save_table(frame, name, *, tier):
         frame = frame.reset_index()
     frame = frame.set_axis([_joined(label) for label in frame.columns], axis="columns")
     markdown = frame.map(_cell).to_markdown(index=False, disable_numparse=True) + "\n"
-    return [
-        _replace(stem.with_suffix(".csv"), lambda path: frame.to_csv(path, index=False, float_format="%.6g")),
-        _replace(stem.with_suffix(".md"), lambda path: path.write_text(markdown, encoding="utf-8")),
-    ]
+    contents = {".csv": frame.to_csv(index=False, float_format="%.6g"), ".md": markdown}
+    for suffix, text in contents.items():
+        _write_text(stem.with_suffix(suffix), text)
+    return [stem.with_suffix(suffix) for suffix in contents]
 
 
 def _joined(label):
@@ -366,13 +355,13 @@ def record_claim(id, value, *, tier, seed=None, device="cpu"):
         "tier": tier,
         "seed": None if seed is None else int(seed),
         "device": device,
-        "versions": _versions(),
-        "commit": _commit(),
+        "versions": versions(),
+        "commit": git_commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     path = data_directory(tier) / "claims" / f"{id}.json"
-    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    _write_text(path, text)
     ours = "not measured" if value is None else f"{value:.6g}"
     return f"{id}: paper {claim['paper_value']:.6g} ({claim['tolerance']}), here {ours}: {outcome}"
 
@@ -383,26 +372,6 @@ def _number(id, value):
         if math.isfinite(value):
             return int(value) if isinstance(value, bool) else value
     raise ValueError(f"the value of claim {id!r} must be one finite number or None; got {value!r}")
-
-
-def _versions():
-    versions = {"python": platform.python_version()}
-    for name in ("grfsaxs", "numpy", "scipy", "numba", "ducc0", "xgboost", "xgboost-cpu", "cupy-cuda13x"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _commit():
-    """Return the commit of the repository, ``-dirty`` if changed since; None without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=root_directory(), capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
 
 
 def _read_records(tier):

@@ -70,6 +70,15 @@ VARIABLES = {
 }
 
 
+def real_array(value):
+    """Return `value` as a float64 array, or None if it is not made of real numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # nested lists of unequal lengths
+        return None
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else None
+
+
 def check(name, value):
     """Return `value` as a float64 array, or say why it cannot be the variable `name`.
 
@@ -89,11 +98,9 @@ def check(name, value):
     ValueError
         If any element is not a finite number inside the physical range.
     """
-    variable = VARIABLES[name]
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
+    variable, array = VARIABLES[name], real_array(value)
+    if array is None:
         raise ValueError(f"{name} must be a number in {variable.allowed}; got {value!r}")
-    array = array.astype(np.float64)
     above = array >= variable.lower if variable.closed_lower else array > variable.lower
     good = np.isfinite(array) & above & (array < variable.upper)
     if not good.all():

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from .backend import kernels_of
 from .grid import PAPER_Q, check_grid, check_q
+from .parameters import real_array
 
 # Half width of the orientation average in units of q_spacing: beyond it a weight is below exp(-32).
 _REACH = 4
@@ -59,7 +60,7 @@ def average_shells(shell_sums, grid, q):
 
     Parameters
     ----------
-    shell_sums : (..., n_shell) ndarray
+    shell_sums : (n_shell,) or (n_curve, n_shell) ndarray
         Sums over the modes with :math:`i^2+j^2+k^2 = n`, for n = 0, 1, ..., `last_shell`.
     grid : Grid
     q : (n_q,) ndarray of float64
@@ -67,7 +68,7 @@ def average_shells(shell_sums, grid, q):
 
     Returns
     -------
-    (..., n_q) ndarray of float64
+    (n_q,) or (n_curve, n_q) ndarray of float64
         I(q) on the paper's scale, see `Grid.intensity_scale`.
     """
     return shell_sums @ _average_matrix(grid, q.tobytes()).T
@@ -80,8 +81,8 @@ def last_shell(grid, q):
 
 def check_densities(densities):
     """Return the electron densities of pore, layer and solid as three finite floats."""
-    array = np.asarray(densities)
-    if array.dtype.kind not in "iuf" or array.shape != (3,) or not np.isfinite(array).all():
+    array = real_array(densities)
+    if array is None or array.shape != (3,) or not np.isfinite(array).all():
         raise ValueError(f"densities must be three finite numbers (pore, layer, solid); got {densities!r}")
     return tuple(map(float, array))
 

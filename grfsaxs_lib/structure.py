@@ -133,6 +133,6 @@ def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0):
             return kernels.classify(smoothed, lower, upper)
         del smoothed
     raise ValueError(
-        f"the layer of porosity {porosity:g} and layer_fraction {layer_fraction:g} reaches deeper than 37 "
-        f"smoothing_sigma of {sigma:g} voxels, where the filter underflows; use a larger smoothing_sigma"
+        f"porosity {porosity:g} with layer_fraction {layer_fraction:g} cuts deeper than 37 smoothing_sigma of "
+        f"{sigma:g} voxels into the pores, where the filter underflows; use a larger smoothing_sigma"
     )

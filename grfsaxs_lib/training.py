@@ -8,7 +8,6 @@ imported where it is needed, because that takes a second.
 import hashlib
 import json
 import operator
-import os
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 
 from .grid import check_q
 from .preprocess import Preprocessing
+from .provenance import moved_into_place, package_version
 
 PAPER_HYPERPARAMETERS = {
     "learning_rate": 0.005,
@@ -117,7 +117,7 @@ def fit(
     device : {"cpu", "gpu"}
         Where to train. The booster returned predicts on the CPU.
     n_jobs : int, optional
-        Threads; all by default.
+        Threads; all by default. On cores that others use too, one can be many times faster.
     progress : bool or str
         Whether to show a text bar; a string is its label.
 
@@ -320,7 +320,7 @@ def save_model(model, directory):
     description = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
-        "package_version": _package_version(),
+        "package_version": package_version(),
         "xgboost_version": xgboost.__version__,
         "case": model.case,
         "files": {output: hashlib.sha256(content).hexdigest() for output, content in trees.items()},
@@ -328,10 +328,11 @@ def save_model(model, directory):
         "meta": model.meta,
     }
     text = json.dumps(description, indent=1, allow_nan=False)
-    directory.mkdir(parents=True, exist_ok=True)
     for output, content in trees.items():
-        _write(directory / f"{output}.ubj", content)
-    _write(directory / _DESCRIPTION, text.encode())
+        with moved_into_place(directory / f"{output}.ubj") as temporary:
+            temporary.write_bytes(content)
+    with moved_into_place(directory / _DESCRIPTION) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return directory
 
 
@@ -380,6 +381,7 @@ def load_model(directory, case=None, q=None):
     for output, digest in files.items():
         file = path.with_name(f"{output}.ubj")
         content = _read(file)
+        # First: XGBoost does not survive every damaged file.
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError(f"{file} is truncated, or not of one save with {path.name}: train again")
         boosters[output] = Booster()
@@ -504,25 +506,10 @@ def _read_description(path):
     if description.get("format_version") != _FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {description.get('format_version')!r}, written by version "
-            f"{description.get('package_version')} of this package; version {_package_version()} reads "
+            f"{description.get('package_version')} of this package; version {package_version()} reads "
             f"format version {_FORMAT_VERSION}: train the model again"
         )
     return description
-
-
-def _package_version():
-    from . import __version__  # not at import, when the package is half made
-
-    return __version__
-
-
-def _write(path, content):
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path):

@@ -1,5 +1,6 @@
 """Fixtures and settings of all tests: whatever runs on a device runs on each of them."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -9,6 +10,12 @@ from grfsaxs_lib import backend
 # The same examples in every run; the first call of a kernel may have to compile it, so there is no deadline.
 settings.register_profile("grfsaxs", deadline=None, derandomize=True)
 settings.load_profile("grfsaxs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Grids as small as these lose time on threads; the test of the threads starts a process of its own."""
+    numba.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", params=backend.DEVICES)

@@ -257,17 +257,6 @@ def test_record_of_a_claim(root):
     assert {"tier", "device", "commit", "time"} <= record.keys()
 
 
-def test_commit_is_recorded_where_there_is_one(root):
-    assert paper._commit() is None
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    try:
-        for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "--no-verify", "-m", "x"]):
-            subprocess.run(git + arguments, cwd=root, check=True)
-    except FileNotFoundError:
-        pytest.skip("git is not installed")
-    assert len(paper._commit()) == 40
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, "1", [1.0], np.ones(1), 1j])
 def test_values_that_are_no_number(root, value):
     with pytest.raises(ValueError, match="claim 'q_min' must be one finite number or None"):
@@ -293,8 +282,7 @@ def write_all(tier, **changed):
 
 @pytest.fixture
 def quick_records(monkeypatch):
-    monkeypatch.setattr(paper, "_versions", dict)
-    monkeypatch.setattr(paper, "_commit", lambda: None)
+    monkeypatch.setattr(paper, "versions", dict)
     claims = paper.read_claims()
     monkeypatch.setattr(paper, "read_claims", lambda: claims)
 

@@ -295,5 +295,5 @@ def test_a_layer_beyond_the_reach_of_the_filter(to_device):
     field = np.zeros((64, 64, 64), np.float32)
     field[0, 0, 0] = 1
     field[1:] -= 1  # no ties at the first threshold
-    with pytest.raises(ValueError, match="layer_fraction 0.9 reaches deeper than 37 "):
+    with pytest.raises(ValueError, match="layer_fraction 0.9 cuts deeper than 37 "):
         phase_map(to_device(field), porosity=1 - 1 / field.size, layer_fraction=0.9, smoothing_sigma=0.5)
