@@ -56,7 +56,13 @@ def test_level_cut_of_a_gaussian_field(device, porosity):
     grid, a, n_sample = Grid(48, 1.0), 1.0, 300
     q = grid.q_spacing * np.arange(3, 20)
     curves = simulate(
-        grid, scaling_parameter=a, porosity=porosity, seed=np.arange(n_sample), q=q, device=device, smoothing_sigma=0
+        grid,
+        scaling_parameter=a,
+        porosity=porosity,
+        seed=np.arange(n_sample),
+        q=q,
+        device=device,
+        smoothing_sigma=0,
     )
     ratio = curves / expected_level_cut(grid, a, porosity, q)
     error = ratio.std(axis=0, ddof=1) / np.sqrt(n_sample)
@@ -88,7 +94,9 @@ def textbook_curve(grid, a, porosity, layer_fraction, sigma, densities, q, rng):
 
 
 @pytest.mark.parametrize(
-    ("a", "porosity", "layer_fraction"), [(1.0, 0.6, 0.4), (1.2, 0.2, 0.0)], ids=["three phases", "two phases"]
+    ("a", "porosity", "layer_fraction"),
+    [(1.0, 0.6, 0.4), (1.2, 0.2, 0.0)],
+    ids=["three phases", "two phases"],
 )
 def test_against_a_textbook_simulator(device, a, porosity, layer_fraction):
     grid, sigma, densities, n_sample = Grid(32, 1.0), 1.0, (0.0, 0.65, 1.0), 120
@@ -113,7 +121,7 @@ def test_against_a_textbook_simulator(device, a, porosity, layer_fraction):
     difference = ours.mean(axis=0) - textbook.mean(axis=0)
     error = np.sqrt((ours.var(axis=0, ddof=1) + textbook.var(axis=0, ddof=1)) / n_sample)
     assert np.abs(difference / error).max() < 4  # of ten values; 0.06 % of all choices of the seeds
-    assert (error < 0.012 * textbook.mean(axis=0))[1:].all()  # so what differs by 5 % is seen
+    assert (error < 0.012 * textbook.mean(axis=0))[2:].all()  # so what differs by 5 % is seen
     # The scatter of single curves is the same, too: F test, 0.1 % for ten values of q.
     spread = ours.var(axis=0, ddof=1) / textbook.var(axis=0, ddof=1)
     low, high = stats.f.ppf([5e-5, 1 - 5e-5], n_sample - 1, n_sample - 1)
@@ -156,7 +164,8 @@ def test_one_structure_on_a_finer_grid(device):
         )
         for size in (40, 80)
     ]
-    # A voxel averages over its width, I(q) (1 - q^2 / 12), and aliasing adds about as much: 3 % of either at 0.6.
+    # A voxel averages over its width, I(q) (1 - q^2 / 12), and aliasing adds about as much: 3 % at q = 0.6,
+    # four times that at 1.2, of which the two cancel a part.
     np.testing.assert_allclose(curves[0][q < 0.6], curves[1][q < 0.6], rtol=0.03)
     np.testing.assert_allclose(curves[0], curves[1], rtol=0.1)
 
@@ -179,7 +188,9 @@ def test_one_material_in_a_larger_box(device):
     )
     # As many voxels in either: the bands have standard errors of 0.5 %, four of their difference are 3 %.
     assert small.mean() == pytest.approx(large.mean(), rel=0.03 + 0.024)
-    error = np.sqrt(small.mean(axis=1).var(ddof=1) / n_small + large.mean(axis=1).var(ddof=1) / (n_small // 8))
+    error = np.sqrt(
+        small.mean(axis=1).var(ddof=1) / n_small + large.mean(axis=1).var(ddof=1) / (n_small // 8)
+    )
     assert error < 0.0075 * large.mean()
 
 
@@ -187,7 +198,14 @@ def test_one_material_in_a_larger_box(device):
 
 GRID = Grid(24, 1.0)
 Q = np.linspace(0.3, 3.0, 7)
-GOOD = {"scaling_parameter": 0.9, "porosity": 0.5, "layer_fraction": 0.2, "seed": 1, "q": Q, "smoothing_sigma": 1.0}
+GOOD = {
+    "scaling_parameter": 0.9,
+    "porosity": 0.5,
+    "layer_fraction": 0.2,
+    "seed": 1,
+    "q": Q,
+    "smoothing_sigma": 1.0,
+}
 
 
 def test_simulate_composes_the_three_steps(device):
@@ -200,8 +218,14 @@ def test_simulate_composes_the_three_steps(device):
 
 
 def test_parameters_and_seeds_broadcast(device):
-    a, porosity, seeds = np.array([0.8, 0.9]), np.array([[0.3], [0.5], [0.8]]), np.array([[[4]], [[2**63]]], np.uint64)
-    curves = simulate(GRID, **GOOD | {"scaling_parameter": a, "porosity": porosity, "seed": seeds}, device=device)
+    a, porosity, seeds = (
+        np.array([0.8, 0.9]),
+        np.array([[0.3], [0.5], [0.8]]),
+        np.array([[[4]], [[2**63]]], np.uint64),
+    )
+    curves = simulate(
+        GRID, **GOOD | {"scaling_parameter": a, "porosity": porosity, "seed": seeds}, device=device
+    )
     assert curves.shape == (2, 3, 2, 7)
     for n, p, s in itertools.product(range(2), range(3), range(2)):
         one = GOOD | {"scaling_parameter": a[n], "porosity": porosity[p, 0], "seed": int(seeds[s, 0, 0])}
@@ -217,7 +241,9 @@ def test_the_order_of_a_batch_does_not_matter(device, order):
     np.testing.assert_array_equal(shuffled, ordered[order])  # bit by bit
 
 
-@pytest.mark.parametrize("seed", [[2**63, 1], [2**64 - 1, 0], (7, np.uint64(2**64 - 1)), np.arange(2, dtype=np.uint8)])
+@pytest.mark.parametrize(
+    "seed", [[2**63, 1], [2**64 - 1, 0], (7, np.uint64(2**64 - 1)), np.arange(2, dtype=np.uint8)]
+)
 def test_seeds_of_any_integer_type(device, seed):
     curves = simulate(GRID, **GOOD | {"seed": seed}, device=device)
     for one, curve in zip(seed, curves, strict=True):
@@ -238,8 +264,12 @@ def test_another_spectral_density(device):
     def sharper(q, a):
         return spectral_density(q, a) ** 2
 
-    field = gaussian_random_field(GRID, scaling_parameter=0.9, seed=1, device=device, spectral_density=sharper)
-    expected = scattering_intensity(phase_map(field, porosity=0.5, layer_fraction=0.2, smoothing_sigma=1.0), GRID, Q)
+    field = gaussian_random_field(
+        GRID, scaling_parameter=0.9, seed=1, device=device, spectral_density=sharper
+    )
+    expected = scattering_intensity(
+        phase_map(field, porosity=0.5, layer_fraction=0.2, smoothing_sigma=1.0), GRID, Q
+    )
     found = simulate(GRID, **GOOD, device=device, spectral_density=sharper)
     np.testing.assert_array_equal(found, expected)
     assert (found != simulate(GRID, **GOOD, device=device)).all()
@@ -268,7 +298,9 @@ BAD = {
         st.booleans(),
         st.sampled_from([None, "1", [1, -1], [1, 2.5]]),
     ),
-    "q": st.sampled_from([[], 1.0, [[1.0]], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0], [-1.0], [np.nan], [1.0, 3.2], "q"]),
+    "q": st.sampled_from(
+        [[], 1.0, [[1.0]], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0], [-1.0], [np.nan], [1.0, 3.2], "q"]
+    ),
     "densities": st.sampled_from([(0, 1), (0, 1, np.nan), "abc", None, (0, 1, 1j)]),
     "device": st.sampled_from(["cuda", "GPU", "", None, 0]),
 }
@@ -315,26 +347,28 @@ def test_a_device_that_is_not_there(monkeypatch):
 # Memory ---------------------------------------------------------------------------------------------
 
 PEAK = """
-import resource, warnings
-import numpy as np
+import re, warnings
+from pathlib import Path
 from grfsaxs_lib.grid import Grid
 from grfsaxs_lib.simulation import simulate
 warnings.simplefilter("ignore")
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory(kind):
+    return int(re.search(kind + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 def run(size):
     simulate(Grid(size, 0.5), scaling_parameter=8.0, porosity=0.9, layer_fraction=0.5, seed=1)
 run(64)
-before = peak()
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak of imports and compilation
+before = memory("VmRSS")
 run(192)
-print(before, peak())
+print(before, memory("VmHWM"))
 """
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
 def test_memory_of_the_paper_grid_stays_below_3_gib():
-    # All 3-D arrays grow with N^3: what 192^3 adds to the process, times (512 / 192)^3, and the process itself.
-    # The deepest layer of the prior, smoothed in float64, needs most.
+    # All 3-D arrays grow with N^3: what 192^3 adds to the process, times (512 / 192)^3, and the process
+    # itself. The deepest layer of the prior, smoothed in float64, needs most.
     result = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True)
     before, peak = map(int, result.stdout.split())
-    assert peak > before
+    assert peak - before > 8 * 192**3  # the smoothed indicator in float64, at least
     assert before + (peak - before) * (512 / 192) ** 3 < 3 * 2**30

@@ -34,7 +34,9 @@ def cut(values, *fractions):
 def log_smoothed(binary, sigma):
     """Logarithm of the periodic Gaussian filter, not normalised: nothing can underflow or be cut off."""
     shifts = np.arange(len(binary))
-    log_weight = special.logsumexp([-0.5 * ((shifts + n * len(binary)) / sigma) ** 2 for n in range(-3, 4)], axis=0)
+    log_weight = special.logsumexp(
+        [-0.5 * ((shifts + n * len(binary)) / sigma) ** 2 for n in range(-3, 4)], axis=0
+    )
     log_sum = np.where(binary, 0.0, -np.inf)
     for axis in range(3):
         terms = (np.roll(log_sum, shift, axis) + log_weight[shift] for shift in shifts)
@@ -48,21 +50,27 @@ def log_smoothed(binary, sigma):
 def distance_to(solid):
     """Distance [voxel] to the nearest solid voxel of the periodic cube."""
     size = len(solid)
-    return ndimage.distance_transform_edt(np.pad(~solid, size // 2, mode="wrap"))[(slice(size // 2, -size // 2),) * 3]
+    return ndimage.distance_transform_edt(np.pad(~solid, size // 2, mode="wrap"))[
+        (slice(size // 2, -size // 2),) * 3
+    ]
 
 
 def is_shell(phases, distance, sigma):
-    """Whether the layer can be that of a Gaussian filter, judged by the `distance` of each voxel to the solid.
+    """Whether the layer can be that of a Gaussian filter, judged by the distance of each voxel to the solid.
 
-    At a distance d from the solid, the filter holds at least its weight at d (a single solid voxel) and at
-    most all its weight beyond d (solid everywhere beyond). Each layer voxel must hold more than each pore voxel.
+    At a distance d from the solid, the filter holds at least its weight at d (a single solid voxel) and
+    at most all its weight beyond d (solid everywhere beyond). Each layer voxel must hold more than each
+    pore voxel.
     """
     deepest_layer, nearest_pore = distance[phases == LAYER].max(), distance[phases == PORE].min()
-    # Of a Gaussian in three dimensions, beyond r sigma: erfc(r / sqrt 2) + sqrt(2 / pi) r exp(-r^2 / 2). A sum
-    # over voxels exceeds the integral by at most moving each voxel inwards by half its diagonal.
+    # Of a Gaussian in three dimensions, beyond r sigma: erfc(r / sqrt 2) + sqrt(2 / pi) r exp(-r^2 / 2). A
+    # sum over voxels exceeds the integral by at most moving each voxel inwards by half its diagonal.
     r = (deepest_layer - math.sqrt(3) / 2) / sigma
     most = math.log(special.erfcx(r / math.sqrt(2)) + math.sqrt(2 / math.pi) * r) - r**2 / 2
-    least = 3 * math.log(gaussian_taps(sigma, math.ceil(37 * sigma), float)[0]) - 0.5 * (nearest_pore / sigma) ** 2
+    least = (
+        3 * math.log(gaussian_taps(sigma, math.ceil(37 * sigma), float)[0])
+        - 0.5 * (nearest_pore / sigma) ** 2
+    )
     return most >= least
 
 
@@ -74,7 +82,9 @@ def test_taps_are_half_a_normalised_gaussian(sigma, reach):
     taps = gaussian_taps(sigma, math.ceil(reach * sigma), np.float64)
     assert taps[0] + 2 * taps[1:].sum() == pytest.approx(1, rel=1e-14)
     # Exponents of up to 200 multiply the rounding of their argument.
-    np.testing.assert_allclose(taps, taps[0] * np.exp(-(np.arange(taps.size) ** 2) / (2 * sigma**2)), rtol=2e-13)
+    np.testing.assert_allclose(
+        taps, taps[0] * np.exp(-(np.arange(taps.size) ** 2) / (2 * sigma**2)), rtol=2e-13
+    )
 
 
 # Phases against a reference that cannot underflow ---------------------------------------------------
@@ -113,8 +123,16 @@ def test_phases_are_those_of_an_exact_filter(device, to_host, a, porosity, layer
 @pytest.mark.parametrize("corner", ["low", "high", "low a", "high a", "inside"])
 def test_volumes_are_exact_over_the_prior(device, to_host, case, corner):
     ranges = CASES[case].ranges
-    pick = {"low": (0, 0, 0), "high": (1, 1, 1), "low a": (0, 1, 1), "high a": (1, 0, 0), "inside": (0.4, 0.3, 0.7)}
-    a, porosity, *layer = (low + t * (high - low) for t, (low, high) in zip(pick[corner], ranges.values(), strict=False))
+    pick = {
+        "low": (0, 0, 0),
+        "high": (1, 1, 1),
+        "low a": (0, 1, 1),
+        "high a": (1, 0, 0),
+        "inside": (0.4, 0.3, 0.7),
+    }
+    a, porosity, *layer = (
+        low + t * (high - low) for t, (low, high) in zip(pick[corner], ranges.values(), strict=False)
+    )
     nu = layer[0] if layer else 0.0
     field = make_field(device, Grid(48, 0.5), a, seed=11)
     phases = to_host(phase_map(field, porosity=porosity, layer_fraction=nu, smoothing_sigma=2.0))
@@ -129,7 +147,9 @@ def test_volumes_are_exact_over_the_prior(device, to_host, case, corner):
 @given(st.floats(0.02, 0.98), st.floats(0.0, 0.95), st.floats(0.5, 3.0))
 def test_volumes_are_exact_beyond_the_prior(device, to_host, porosity, layer_fraction, sigma):
     field = make_field(device, Grid(24, 1.0), 0.9, seed=2)
-    phases = to_host(phase_map(field, porosity=porosity, layer_fraction=layer_fraction, smoothing_sigma=sigma))
+    phases = to_host(
+        phase_map(field, porosity=porosity, layer_fraction=layer_fraction, smoothing_sigma=sigma)
+    )
     n_low = [np.count_nonzero(phases <= phase) for phase in (PORE, LAYER)]
     expected = [round(fraction * 24**3) for fraction in (porosity * (1 - layer_fraction), porosity)]
     # A pore or grain of a single voxel looks the same from up to 48 sides: those are true ties.
@@ -161,7 +181,9 @@ def test_ties_stay_together(to_device, to_host):
 # Shapes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "voxel_size", "seed"), [(96, 0.5, 2), (64, 1.0, 1), (64, 1.0, 2), (64, 1.0, 3)])
+@pytest.mark.parametrize(
+    ("size", "voxel_size", "seed"), [(96, 0.5, 2), (64, 1.0, 1), (64, 1.0, 2), (64, 1.0, 3)]
+)
 def test_the_deepest_layer_is_a_shell_and_needs_float64(
     device, kernels, to_host, monkeypatch, size, voxel_size, seed
 ):
@@ -180,8 +202,8 @@ def test_the_deepest_layer_is_a_shell_and_needs_float64(
     np.testing.assert_array_equal(np.bincount(phases.ravel()), [n_pore, size**3 - n_pore - n_solid, n_solid])
     distance = distance_to(cut(to_host(field), 0.9) == 1)
     assert is_shell(phases, distance, sigma)
-    # No speckle: the median pore voxel is deeper than every layer voxel, and the layer holds on to the solid of
-    # the first threshold (the second one melts small grains). A layer is thinner than the half box put around.
+    # No speckle: the median pore voxel is deeper than every layer voxel, and the layer holds on to the solid
+    # of the first threshold (the second one melts small grains). It is thinner than the half box around.
     assert np.median(distance[phases == PORE]) > distance[phases == LAYER].max()
     half = size // 2
     parts, _ = ndimage.label(np.pad(phases, half, mode="wrap") != PORE)
@@ -204,9 +226,7 @@ def test_a_filter_by_fft_gives_no_shell(device, to_host, dtype):
 @pytest.mark.parametrize(("a", "porosity"), [(0.8, 0.5), (2.0, 0.3), (4.0, 0.7)])
 def test_the_layer_is_taken_from_the_pores(device, to_host, a, porosity):
     field = make_field(device, Grid(64, 0.5), a, seed=6)
-    maps = [
-        to_host(phase_map(field, porosity=porosity, layer_fraction=layer_fraction)) for layer_fraction in (0, 0.2, 0.5)
-    ]
+    maps = [to_host(phase_map(field, porosity=porosity, layer_fraction=nu)) for nu in (0, 0.2, 0.5)]
     for thinner, thicker in zip(maps, maps[1:], strict=False):
         # Wider kernels sum in another order; a voxel in 1e5 may sit on the threshold.
         assert np.count_nonzero((thinner == SOLID) != (thicker == SOLID)) <= 3
@@ -265,7 +285,9 @@ def test_the_filter_must_fit_the_box():
 
 @pytest.mark.parametrize("name", ["porosity", "layer_fraction", "smoothing_sigma"])
 def test_one_structure_at_a_time(name):
-    with pytest.raises(ValueError, match=rf"^{name} must be a single number here; got an array of shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=rf"^{name} must be a single number here; got an array of shape \(2,\)"
+    ):
         phase_map(CUBE, **({"porosity": 0.5} | {name: [0.5, 0.6]}))
 
 
