@@ -118,12 +118,12 @@ TIERS = {
     "laptop": dict(grid_size=128, voxel_size=1.0, smoothing_sigma=1.0, n_train=1500, n_validation=250, n_test=250,
                    figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
                    n_replicates=500,  # 08
-                   n_sigma=400, n_wide=1500, side_learning_rate=0.05, side_n_estimators=1500, side_patience=60,  # 09
+                   n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
                    network_width=128, network_epochs=200),
     "paper": dict(grid_size=512, voxel_size=0.5, smoothing_sigma=2.0, n_train=2**19, n_validation=2**18, n_test=2**17,
                    figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
                    n_replicates=500,
-                   n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_learning_rate=0.005, side_n_estimators=50_000,
+                   n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000,
                    side_patience=1000, network_width=512, network_epochs=200),
 }
 

@@ -16,12 +16,16 @@ from .parameters import check, check_scalar
 
 PORE, LAYER, SOLID = 0, 1, 2
 
-# Kernel radii to try, in units of sigma. float32 underflows beyond 12 sigma and float64 beyond 37.
-_RADII = ((5.0, np.float32), (6.0, np.float32), (8.0, np.float32), (10.0, np.float32), (12.0, np.float32), (37.0, np.float64))
+# Kernels to choose from: radius in units of sigma, and precision. float32 underflows beyond 12, float64 beyond 37.
+_KERNELS = [(6, np.float32), (8, np.float32), (10, np.float32), (12, np.float32)]
+_WIDEST_FLOAT32 = len(_KERNELS) - 1
+_KERNELS += [(16, np.float64), (22, np.float64), (29, np.float64), (37, np.float64)]
 # A threshold is trusted where the weight beyond the kernel is a smaller share of it than this.
 _TRUNCATION = 1e-5
 # Planes on which the depth of the layer is estimated before the whole cube is smoothed.
 _PROBE_PLANES = 16
+# Exponent that lowers this estimate as a tenth more depth would, since the whole cube may lie deeper.
+_MARGIN = 1.2
 
 
 def gaussian_taps(sigma, radius, dtype):
@@ -44,22 +48,27 @@ def gaussian_taps(sigma, radius, dtype):
     return (taps / (taps[0] + 2 * taps[1:].sum())).astype(dtype)
 
 
-def _trusted_above(radius, dtype):
-    """Smallest threshold that a kernel of this radius [sigma] determines."""
-    return max(erfc(radius / np.sqrt(2)) / _TRUNCATION, 1e-290 if dtype == np.float64 else 0.0)
+def _smooth(binary, sigma, kernel, planes=None):
+    radius, dtype = kernel
+    return kernels_of(binary).smooth(binary, gaussian_taps(sigma, int(np.ceil(radius * sigma)), dtype), planes)
 
 
-def _first_radius(binary, sigma, rank_share):
-    """Index of the narrowest kernel that should do, from the threshold on a few planes."""
+def _trusted(threshold, kernel):
+    """Whether a kernel is wide enough to determine this threshold."""
+    radius, dtype = kernel
+    return threshold > max(erfc(radius / np.sqrt(2)) / _TRUNCATION, 1e-290 if dtype == np.float64 else 0.0)
+
+
+def _first_kernel(binary, sigma, share):
+    """Index of the narrowest kernel that should do for the lowest `share` of voxels, judged by a few planes."""
     planes = np.unique(np.linspace(0, len(binary), _PROBE_PLANES, endpoint=False).astype(int))
-    radius, dtype = _RADII[-2]
-    probe = kernels_of(binary).smooth(binary, gaussian_taps(sigma, int(np.ceil(radius * sigma)), dtype), planes)
-    rank = max(1, round(rank_share * probe.size))
-    threshold = kernels_of(binary).order_statistics(probe, [rank])[0]
-    return next(
-        (n for n, (radius, dtype) in enumerate(_RADII[:-1]) if threshold > _trusted_above(radius, dtype)),
-        len(_RADII) - 1,
-    )
+    for widest in (_WIDEST_FLOAT32, len(_KERNELS) - 1):
+        probe = _smooth(binary, sigma, _KERNELS[widest], planes)
+        (threshold,) = kernels_of(binary).order_statistics(probe, [max(1, round(share * probe.size))])
+        for n, kernel in enumerate(_KERNELS[: widest + 1]):
+            if _trusted(threshold**_MARGIN, kernel):
+                return n
+    return len(_KERNELS) - 1
 
 
 def check_cut(porosity, layer_fraction, smoothing_sigma, size):
@@ -125,12 +134,12 @@ def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0):
     if sigma == 0:
         return kernels.classify(field, threshold, threshold)
     binary = kernels.binarise(field, threshold)
-    first = _first_radius(binary, sigma, porosity * (1 - layer_fraction)) if layer_fraction else 0
-    for radius, dtype in _RADII[first:]:
-        smoothed = kernels.smooth(binary, gaussian_taps(sigma, int(np.ceil(radius * sigma)), dtype))
+    first = _first_kernel(binary, sigma, n_pore / field.size) if layer_fraction else 0
+    for kernel in _KERNELS[first:]:
+        smoothed = _smooth(binary, sigma, kernel)
         lower, upper = kernels.order_statistics(smoothed, [n_pore, n_pore_and_layer])
-        if n_pore == 0 or lower > _trusted_above(radius, dtype):
-            return kernels.classify(smoothed, lower, upper)
+        if n_pore == 0 or _trusted(lower, kernel):
+            return kernels.classify(smoothed, lower, upper, out=binary)
         del smoothed
     raise ValueError(
         f"porosity {porosity:g} with layer_fraction {layer_fraction:g} cuts deeper than 37 smoothing_sigma of "

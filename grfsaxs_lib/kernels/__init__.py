@@ -20,8 +20,8 @@ the package. Results do not depend on the number of threads.
     is `taps` (centre first), as a sum of non-negative terms in real space, in
     the precision of `taps`. `planes` selects indices along the first axis.
     -> array of the dtype of `taps`
-``classify(values, lower, upper)``
-    0 where ``values <= lower``, 1 where ``lower < values <= upper``, else 2.
+``classify(values, lower, upper, out=None)``
+    0 where ``values <= lower``, 1 where ``lower < values <= upper``, else 2; into `out` if it is given.
     -> uint8 array
 ``shell_sums(phases, densities, max_square)``
     Sum of :math:`|F|^2` over all modes of the full cube on each shell
