@@ -113,18 +113,34 @@ from grfsaxs_lib import paper
 
 # A tier is this table: a notebook gets those parameters that its own parameters cell declares.
 TIERS = {
-    #            voxels an edge, nm,  voxels
-    "smoke": dict(grid_size=64, voxel_size=1.0, smoothing_sigma=1.0, n_train=48, n_validation=16, n_test=16),
-    "laptop": dict(grid_size=128, voxel_size=1.0, smoothing_sigma=1.0, n_train=1500, n_validation=250, n_test=250,
-                   figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
-                   n_replicates=500,  # 08
-                   n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
-                   network_width=128, network_epochs=200),
-    "paper": dict(grid_size=512, voxel_size=0.5, smoothing_sigma=2.0, n_train=2**19, n_validation=2**18, n_test=2**17,
-                   figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
-                   n_replicates=500,
-                   n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000,
-                   side_patience=1000, network_width=512, network_epochs=200),
+    "smoke": dict(
+        grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # voxels an edge, nm, voxels
+        n_train=48, n_validation=16, n_test=16, overwrite=True,  # 04
+    ),
+    "laptop": dict(
+        grid_size=128, voxel_size=1.0, smoothing_sigma=1.0,
+        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
+        survey_grid_size=192, n_survey=24,  # 02
+        n_train=1500, n_validation=250, n_test=250,  # 04
+        n_estimators=3000, patience=100, repeats=2,  # 06
+        n_draws=8, search_n_estimators=1000, search_patience=50,  # 06
+        n_resample=2000,  # 07
+        n_replicates=500,  # 08
+        n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
+        network_width=128, network_epochs=200,  # 09
+    ),
+    "paper": dict(
+        grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
+        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
+        survey_grid_size=512, n_survey=36,
+        n_train=2**19, n_validation=2**18, n_test=2**17,
+        n_estimators=50_000, patience=1000, repeats=10,
+        n_draws=100, search_n_estimators=50_000, search_patience=1000, search_pooling=1,
+        n_resample=2000,
+        n_replicates=500,
+        n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
+        network_width=512, network_epochs=200,
+    ),
 }
 
 tier, device, first = sys.argv[1:]

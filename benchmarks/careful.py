@@ -83,10 +83,6 @@ def simulate(
 ):
     """Simulate one curve on `workers` threads (default: one per core); else as `textbook.simulate`."""
     workers = workers or os.cpu_count()
-    field = gaussian_random_field(
-        size, voxel_size, scaling_parameter=scaling_parameter, rng=rng, workers=workers
-    )
-    phases = phase_map(
-        field, porosity=porosity, layer_fraction=layer_fraction, smoothing_sigma=smoothing_sigma
-    )
+    field = gaussian_random_field(size, voxel_size, scaling_parameter=scaling_parameter, rng=rng, workers=workers)
+    phases = phase_map(field, porosity=porosity, layer_fraction=layer_fraction, smoothing_sigma=smoothing_sigma)
     return scattering_intensity(phases, voxel_size, q=q, densities=densities, workers=workers)

@@ -72,7 +72,5 @@ def simulate(
 ):
     """Simulate one curve; arguments and units as in `grfsaxs_lib.simulate`. -> (n_q,) ndarray"""
     field = gaussian_random_field(size, voxel_size, scaling_parameter=scaling_parameter, rng=rng)
-    phases = phase_map(
-        field, porosity=porosity, layer_fraction=layer_fraction, smoothing_sigma=smoothing_sigma
-    )
+    phases = phase_map(field, porosity=porosity, layer_fraction=layer_fraction, smoothing_sigma=smoothing_sigma)
     return scattering_intensity(phases, voxel_size, q=q, densities=densities)

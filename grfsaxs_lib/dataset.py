@@ -388,8 +388,7 @@ def add_measurement_noise(dataset, replicate=0):
         "noise_replicate": int(replicate),
     }
     return dataset.assign(
-        intensity=(("sample", "q"), noisy, attrs),
-        noise_level=("sample", noise_level, _variable_attrs("noise_level")),
+        intensity=(("sample", "q"), noisy, attrs), noise_level=("sample", noise_level, _variable_attrs("noise_level"))
     )
 
 
@@ -531,9 +530,7 @@ def _read(path, remedy):
     missing = {"intensity", "structure_seed", "q", "index", *_PARAMETERS} - set(dataset.variables)
     missing |= set(_MAKE) - set(dataset.attrs)
     if missing:
-        raise ValueError(
-            f"{path} is not a data set of this package: it has no {', '.join(sorted(missing))}; {remedy}"
-        )
+        raise ValueError(f"{path} is not a data set of this package: it has no {', '.join(sorted(missing))}; {remedy}")
     expected = parse_shard(f"{dataset.attrs['shard']}/{dataset.attrs['n_shards']}", dataset.attrs["n_sample"])
     if dataset["intensity"].dims != ("sample", "q") or not np.array_equal(dataset["index"], expected):
         raise ValueError(f"{path} does not hold the samples that its attributes promise; {remedy}")

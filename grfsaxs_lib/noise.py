@@ -72,8 +72,7 @@ def add_noise(intensity, noise_level, rng):
         raise ValueError("intensity must have q as its last axis; got a single number")
     if not _broadcasts(alpha.shape, I.shape[:-1]):
         raise ValueError(
-            f"noise_level must be one number or one a curve; got shape {alpha.shape} "
-            f"for curves of shape {I.shape[:-1]}"
+            f"noise_level must be one number or one a curve; got shape {alpha.shape} for curves of shape {I.shape[:-1]}"
         )
     s2 = np.log1p(alpha[..., np.newaxis] / I)
     return I * np.exp(np.sqrt(s2) * rng.standard_normal(I.shape) - s2 / 2)

@@ -99,9 +99,7 @@ def plot_curves(ax, q, intensity, *, label=None, **style):
     intensity = np.atleast_2d(intensity)
     labels = [label] * len(intensity) if label is None or isinstance(label, str) else label
     # strict: one label too few would otherwise drop a curve.
-    lines = [
-        ax.loglog(q, curve, label=text, **style)[0] for curve, text in zip(intensity, labels, strict=True)
-    ]
+    lines = [ax.loglog(q, curve, label=text, **style)[0] for curve, text in zip(intensity, labels, strict=True)]
     ax.set(xlabel=VARIABLES["q"].label, ylabel=VARIABLES["intensity"].label)
     return lines
 

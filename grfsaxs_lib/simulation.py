@@ -64,29 +64,18 @@ def simulate(
     get_kernels(device)
     q = check_q(q, check_grid(grid))
     densities = check_densities(densities)
-    porosity, layer_fraction, smoothing_sigma = check_cut(
-        porosity, layer_fraction, smoothing_sigma, grid.size
-    )
+    porosity, layer_fraction, smoothing_sigma = check_cut(porosity, layer_fraction, smoothing_sigma, grid.size)
     seeds = np.asarray(seed, dtype=object)  # as integers of their own type: NumPy would turn large ones into floats
     seeds = np.array([check_seed(one) for one in seeds.flat], dtype=np.uint64).reshape(seeds.shape)
     a, epsilon, nu, seeds = np.broadcast_arrays(
-        check("scaling_parameter", scaling_parameter),
-        porosity,
-        layer_fraction,
-        seeds,
+        check("scaling_parameter", scaling_parameter), porosity, layer_fraction, seeds
     )
     intensity = np.empty((*a.shape, q.size))
     for index in np.ndindex(a.shape):
         field = gaussian_random_field(
-            grid,
-            scaling_parameter=a[index],
-            seed=int(seeds[index]),
-            device=device,
-            spectral_density=spectral_density,
+            grid, scaling_parameter=a[index], seed=int(seeds[index]), device=device, spectral_density=spectral_density
         )
-        phases = phase_map(
-            field, porosity=epsilon[index], layer_fraction=nu[index], smoothing_sigma=smoothing_sigma
-        )
+        phases = phase_map(field, porosity=epsilon[index], layer_fraction=nu[index], smoothing_sigma=smoothing_sigma)
         intensity[index] = scattering_intensity(phases, grid, q, densities)
         if progress is not None:
             progress(1)

@@ -99,8 +99,7 @@ def test_hyperparameters_are_in_the_claims_and_in_table_1():
 
 
 @pytest.mark.skipif(
-    not (paper.data_directory("smoke") / "claims").is_dir(),
-    reason="run ./run_all.sh smoke first: it records them",
+    not (paper.data_directory("smoke") / "claims").is_dir(), reason="run ./run_all.sh smoke first: it records them"
 )
 def test_the_smoke_tier_turns_out_as_expected():
     paper.check_claims("smoke")

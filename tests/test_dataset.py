@@ -152,9 +152,7 @@ def test_shards_hold_each_index_once(data):
     assert max(lengths) - min(lengths) <= 1
 
 
-@pytest.mark.parametrize(
-    "shards", ["", "3", "0/2", "3/2", "-1/2", "1/0", "1/2/3", "a/b", " 1/2", None, 1, "²/3"]
-)
+@pytest.mark.parametrize("shards", ["", "3", "0/2", "3/2", "-1/2", "1/0", "1/2/3", "a/b", " 1/2", None, 1, "²/3"])
 def test_a_malformed_shard_is_refused(shards):
     with pytest.raises(ValueError, match="shards must read 'k/n'"):
         dataset.parse_shard(shards, 10)

@@ -32,9 +32,7 @@ def lower_bounds(lines):
 def required():
     """What the CPU environment asks for: the library and all extras but `gpu`."""
     extras = PROJECT["optional-dependencies"]
-    return lower_bounds(
-        PROJECT["dependencies"] + [line for name in extras if name != "gpu" for line in extras[name]]
-    )
+    return lower_bounds(PROJECT["dependencies"] + [line for name in extras if name != "gpu" for line in extras[name]])
 
 
 @pytest.fixture(scope="module")

@@ -39,22 +39,16 @@ def amplitudes_in_the_cube(grid, a, **more):
 
 def test_spectral_density_is_eq_7():
     # Values by hand: (1 + x^8)^-2 at x = 0, 1 and 2.
-    np.testing.assert_allclose(
-        spectral_density(np.array([0.0, 0.25, 0.5]), 4.0), [1, 1 / 4, 257**-2], rtol=1e-15
-    )
+    np.testing.assert_allclose(spectral_density(np.array([0.0, 0.25, 0.5]), 4.0), [1, 1 / 4, 257**-2], rtol=1e-15)
 
 
 @given(st.floats(0.8, 8.0), st.floats(0.0, 10.0))
 def test_spectral_density_depends_on_a_times_q(a, q):
     # x^8 multiplies a relative rounding of x by 8, the square by 2 again.
-    assert math.isclose(
-        spectral_density(q, a), spectral_density(a * q, 1.0), rel_tol=64 * np.finfo(float).eps
-    )
+    assert math.isclose(spectral_density(q, a), spectral_density(a * q, 1.0), rel_tol=64 * np.finfo(float).eps)
 
 
-@pytest.mark.parametrize(
-    ("size", "voxel_size", "a"), [(32, 1.0, 1.2), (64, 0.5, 1.2), (64, 0.5, 3.0), (16, 1.0, 0.3)]
-)
+@pytest.mark.parametrize(("size", "voxel_size", "a"), [(32, 1.0, 1.2), (64, 0.5, 1.2), (64, 0.5, 3.0), (16, 1.0, 0.3)])
 def test_amplitudes_follow_the_density_and_add_up_to_one(size, voxel_size, a):
     grid = Grid(size, voxel_size)
     amplitude = mode_amplitudes(grid, a)
@@ -135,8 +129,7 @@ def test_one_seed_is_one_field_at_any_resolution(device, to_host, size, voxel_si
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one, other = (
-            to_host(gaussian_random_field(grid, scaling_parameter=a, seed=5, device=device))
-            for grid in (coarse, fine)
+            to_host(gaussian_random_field(grid, scaling_parameter=a, seed=5, device=device)) for grid in (coarse, fine)
         )
     # Values of a few units from two FFTs in float32.
     np.testing.assert_allclose(one, other[::2, ::2, ::2], atol=20 * SINGLE, rtol=0)
@@ -145,9 +138,7 @@ def test_one_seed_is_one_field_at_any_resolution(device, to_host, size, voxel_si
 def test_same_seed_same_field_other_seed_other_field(device, to_host):
     grid, a = Grid(32, 1.0), 1.2
     seeds = [0, 1, 2, 2**32, 2**32 + 1, 2**63, 2**64 - 1]
-    fields = [
-        to_host(gaussian_random_field(grid, scaling_parameter=a, seed=seed, device=device)) for seed in seeds
-    ]
+    fields = [to_host(gaussian_random_field(grid, scaling_parameter=a, seed=seed, device=device)) for seed in seeds]
     again = to_host(gaussian_random_field(grid, scaling_parameter=a, seed=seeds[-1], device=device))
     np.testing.assert_array_equal(fields[-1], again)
     correlation = np.corrcoef([field.ravel() for field in fields])
@@ -164,9 +155,7 @@ def test_a_density_of_ones_own(device, to_host):
         assert a == 0.5
         return np.isclose(q, grid.q_spacing * math.sqrt(5)).astype(float)
 
-    field = to_host(
-        gaussian_random_field(grid, scaling_parameter=0.5, seed=3, device=device, spectral_density=ring)
-    )
+    field = to_host(gaussian_random_field(grid, scaling_parameter=0.5, seed=3, device=device, spectral_density=ring))
     power = np.abs(np.fft.fftn(field.astype(float), norm="forward")) ** 2
     on_shell = shell_index(16) == 5
     assert power[on_shell].min() > 0

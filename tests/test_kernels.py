@@ -115,9 +115,7 @@ def test_white_noise_from_a_flat_amplitude(kernels, to_host):
     # variance or symmetry of any mode, those on the Nyquist planes included, correlates voxels.
     size, n_seed = 8, 2000
     amplitude = np.full(3 * (size // 2) ** 2 + 1, (size**3 - 1) ** -0.5, np.float32)
-    fields = np.stack(
-        [to_host(kernels.gaussian_random_field(size, amplitude, seed)).ravel() for seed in range(n_seed)]
-    )
+    fields = np.stack([to_host(kernels.gaussian_random_field(size, amplitude, seed)).ravel() for seed in range(n_seed)])
     n = size**3
     expected = (np.eye(n) - 1 / n) * n / (n - 1)
     covariance = fields.T.astype(float) @ fields / n_seed
@@ -202,9 +200,7 @@ def gaussian_half(sigma, radius, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("size", "sigma", "radius"), [(24, 2.0, 12), (30, 1.0, 12), (32, 3.0, 30), (16, 0.4, 1)]
-)
+@pytest.mark.parametrize(("size", "sigma", "radius"), [(24, 2.0, 12), (30, 1.0, 12), (32, 3.0, 30), (16, 0.4, 1)])
 def test_smoothing_against_scipy(kernels, to_device, to_host, dtype, size, sigma, radius):
     binary = (np.random.default_rng(size).random((size,) * 3) > 0.9).astype(np.uint8)
     taps = gaussian_half(sigma, radius, dtype)
@@ -224,9 +220,7 @@ def test_smoothing_with_a_kernel_wider_than_the_box(kernels, to_device, to_host,
     for axis in range(3):
         expected = sum(taps[abs(t)] * np.roll(expected, t, axis) for t in range(1 - taps.size, taps.size))
     # 3 sums of 2 * 37 sigma + 1 <= 223 terms in float64, in another order: 3 * 223 * 2.2e-16.
-    np.testing.assert_allclose(
-        to_host(kernels.smooth(to_device(binary), taps)), expected, rtol=1.5e-13, atol=0
-    )
+    np.testing.assert_allclose(to_host(kernels.smooth(to_device(binary), taps)), expected, rtol=1.5e-13, atol=0)
 
 
 def test_smoothing_keeps_its_relative_precision_in_the_deep_tail(kernels, to_device, to_host):

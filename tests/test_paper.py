@@ -227,9 +227,7 @@ def test_tolerances(value, paper_value, tolerance, expected):
     assert paper.meets(value, paper_value, tolerance) is expected
 
 
-@pytest.mark.parametrize(
-    "tolerance", ["", "0.01", "+-0.01", "±", "±-1", "±%", "×0.5", "×50%", "==", "±1 %", "~"]
-)
+@pytest.mark.parametrize("tolerance", ["", "0.01", "+-0.01", "±", "±-1", "±%", "×0.5", "×50%", "==", "±1 %", "~"])
 def test_tolerances_that_are_none(tolerance):
     with pytest.raises(ValueError, match="tolerance must be one of"):
         paper.meets(1.0, 1.0, tolerance)

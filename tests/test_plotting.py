@@ -93,9 +93,7 @@ def test_predictions_of_a_number_without_unit(ax):
 
 
 def test_estimates(ax):
-    counts, edges = plotting.plot_estimates(
-        ax, [3.9, 4.0, 4.0, 4.1], variable="scaling_parameter", truth=4.0, bins=3
-    )
+    counts, edges = plotting.plot_estimates(ax, [3.9, 4.0, 4.0, 4.1], variable="scaling_parameter", truth=4.0, bins=3)
     assert counts.tolist() == [1, 2, 1] and len(edges) == 4
     assert list(ax.lines[0].get_xdata()) == [4.0, 4.0]
     assert "[nm]" in ax.get_xlabel()

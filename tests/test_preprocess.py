@@ -38,10 +38,7 @@ def test_invariant_of_unequal_steps():
     assert porod_invariant(1 / q**2, q) == pytest.approx(1 + 2 + 3, rel=1e-15)
 
 
-@given(
-    hnp.arrays(np.float64, (3, 4), elements=st.floats(1e-3, 1e12)),
-    st.floats(1e-6, 1e6),
-)
+@given(hnp.arrays(np.float64, (3, 4), elements=st.floats(1e-3, 1e12)), st.floats(1e-6, 1e6))
 def test_normalised_curves_have_unit_total_and_forget_the_prefactor(intensity, prefactor):
     """Total intensity 1 by Eq. (12); I_0 cancels. Tolerances: rounding of a four-term sum."""
     q = np.array([0.1, 0.2, 0.3, 0.4])

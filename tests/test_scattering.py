@@ -69,9 +69,7 @@ def test_weights_add_up_to_one(size):
     np.testing.assert_allclose(average_shells(flat, grid, q), grid.intensity_scale, rtol=1e-13)
     # Batches go through the same matrix.
     batch = average_shells(np.stack([flat, 3 * flat]), grid, q)
-    np.testing.assert_allclose(
-        batch, grid.intensity_scale * np.array([[1.0], [3.0]]) * np.ones(100), rtol=1e-13
-    )
+    np.testing.assert_allclose(batch, grid.intensity_scale * np.array([[1.0], [3.0]]) * np.ones(100), rtol=1e-13)
 
 
 def test_the_weight_is_eq_4():
@@ -134,9 +132,7 @@ def test_form_factor_of_a_sphere(device, to_device):
     radius = (volume / (4 / 3 * np.pi)) ** (1 / 3)
     q = np.linspace(0.1, 0.8, 60)
     squares = np.arange(1, last_shell(grid, q) + 1)
-    shells = np.concatenate(
-        [[0], grid.shell_counts[squares] * sphere_power(grid.q_spacing * np.sqrt(squares), radius)]
-    )
+    shells = np.concatenate([[0], grid.shell_counts[squares] * sphere_power(grid.q_spacing * np.sqrt(squares), radius)])
     expected = average_shells(shells, grid, q) / grid.intensity_scale
     found = scattering_intensity(to_device(phases), grid, q) / grid.intensity_scale
     # Each of 4 pi R^2 = 3300 surface voxels is misplaced by a variance of 1/12, which adds 280 to |F|^2 at
@@ -180,9 +176,7 @@ def test_three_phases_mirror_only_at_half_density(device, to_device):
     # Not equally many of each phase, or the mirror image would be alike by symmetry.
     phases = np.digitize(np.random.default_rng(5).random((32, 32, 32)), [0.6, 0.9]).astype(np.uint8)
     curves = {
-        layer: [
-            scattering_intensity(to_device(each), grid, q, (0.0, layer, 1.0)) for each in (phases, 2 - phases)
-        ]
+        layer: [scattering_intensity(to_device(each), grid, q, (0.0, layer, 1.0)) for each in (phases, 2 - phases)]
         for layer in (0.5, 0.65)
     }
     np.testing.assert_allclose(*curves[0.5], rtol=20 * SINGLE)
@@ -241,8 +235,7 @@ def test_intensity_scale_for_larger_boxes(device, to_device):
     # Independent voxels: |F|^2 has the same mean at every q in any box; each average is over many modes.
     q = np.linspace(1.5, 3.0, 30)
     means = [
-        scattering_intensity(to_device(random_phases(size, seed=3)), Grid(size, 1.0), q).mean()
-        for size in (32, 64)
+        scattering_intensity(to_device(random_phases(size, seed=3)), Grid(size, 1.0), q).mean() for size in (32, 64)
     ]
     # Half of about 1/2 of 32^3 modes are independent: a relative standard error of 1 %, four of them.
     variance = np.var(DENSITIES) * 512**3 / 0.5**3  # N^3 var, times intensity_scale
@@ -258,15 +251,7 @@ GOOD_Q = [0.5, 1.0]
 
 @pytest.mark.parametrize(
     "phases",
-    [
-        PHASES[0],
-        PHASES[:, :4],
-        PHASES.astype(float),
-        PHASES.astype(int),
-        PHASES.tolist(),
-        None,
-        random_phases(10),
-    ],
+    [PHASES[0], PHASES[:, :4], PHASES.astype(float), PHASES.astype(int), PHASES.tolist(), None, random_phases(10)],
     ids=["square", "slab", "float64", "int", "list", "none", "another grid"],
 )
 def test_bad_phase_maps(phases):
@@ -278,38 +263,21 @@ def test_bad_phase_maps(phases):
 def test_unknown_phases(value):
     phases = PHASES.copy()
     phases[4, 0, 7] = value
-    with pytest.raises(
-        ValueError, match=rf"^phases must be 0 \(pore\), 1 \(layer\) or 2 \(solid\); got {value}$"
-    ):
+    with pytest.raises(ValueError, match=rf"^phases must be 0 \(pore\), 1 \(layer\) or 2 \(solid\); got {value}$"):
         scattering_intensity(phases, GRID, GOOD_Q)
 
 
 @pytest.mark.parametrize(
     "densities",
-    [
-        (0, 1),
-        (0, 0.5, 1, 2),
-        1.0,
-        None,
-        "abc",
-        (0, 0.5, np.nan),
-        (0, np.inf, 1),
-        (0, 1j, 1),
-        [[0], [1], [2]],
-        {},
-    ],
+    [(0, 1), (0, 0.5, 1, 2), 1.0, None, "abc", (0, 0.5, np.nan), (0, np.inf, 1), (0, 1j, 1), [[0], [1], [2]], {}],
     ids=str,
 )
 def test_bad_densities(densities):
-    with pytest.raises(
-        ValueError, match=r"^densities must be three finite numbers \(pore, layer, solid\); got "
-    ):
+    with pytest.raises(ValueError, match=r"^densities must be three finite numbers \(pore, layer, solid\); got "):
         scattering_intensity(PHASES, GRID, GOOD_Q, densities)
 
 
-@pytest.mark.parametrize(
-    "q", [[], 0.5, [1.0, 0.5], [0.0, 1.0], [0.5, np.nan], [1.0, 3.2], "q", [1, 2j]], ids=str
-)
+@pytest.mark.parametrize("q", [[], 0.5, [1.0, 0.5], [0.0, 1.0], [0.5, np.nan], [1.0, 3.2], "q", [1, 2j]], ids=str)
 def test_bad_q(q):
     with pytest.raises(ValueError, match="^q "):
         scattering_intensity(PHASES, GRID, q)

@@ -56,13 +56,7 @@ def test_level_cut_of_a_gaussian_field(device, porosity):
     grid, a, n_sample = Grid(48, 1.0), 1.0, 300
     q = grid.q_spacing * np.arange(3, 20)
     curves = simulate(
-        grid,
-        scaling_parameter=a,
-        porosity=porosity,
-        seed=np.arange(n_sample),
-        q=q,
-        device=device,
-        smoothing_sigma=0,
+        grid, scaling_parameter=a, porosity=porosity, seed=np.arange(n_sample), q=q, device=device, smoothing_sigma=0
     )
     ratio = curves / expected_level_cut(grid, a, porosity, q)
     error = ratio.std(axis=0, ddof=1) / np.sqrt(n_sample)
@@ -94,9 +88,7 @@ def textbook_curve(grid, a, porosity, layer_fraction, sigma, densities, q, rng):
 
 
 @pytest.mark.parametrize(
-    ("a", "porosity", "layer_fraction"),
-    [(1.0, 0.6, 0.4), (1.2, 0.2, 0.0)],
-    ids=["three phases", "two phases"],
+    ("a", "porosity", "layer_fraction"), [(1.0, 0.6, 0.4), (1.2, 0.2, 0.0)], ids=["three phases", "two phases"]
 )
 def test_against_a_textbook_simulator(device, a, porosity, layer_fraction):
     grid, sigma, densities, n_sample = Grid(32, 1.0), 1.0, (0.0, 0.65, 1.0), 120
@@ -188,9 +180,7 @@ def test_one_material_in_a_larger_box(device):
     )
     # As many voxels in either: the bands have standard errors of 0.5 %, four of their difference are 3 %.
     assert small.mean() == pytest.approx(large.mean(), rel=0.03 + 0.024)
-    error = np.sqrt(
-        small.mean(axis=1).var(ddof=1) / n_small + large.mean(axis=1).var(ddof=1) / (n_small // 8)
-    )
+    error = np.sqrt(small.mean(axis=1).var(ddof=1) / n_small + large.mean(axis=1).var(ddof=1) / (n_small // 8))
     assert error < 0.0075 * large.mean()
 
 
@@ -198,14 +188,7 @@ def test_one_material_in_a_larger_box(device):
 
 GRID = Grid(24, 1.0)
 Q = np.linspace(0.3, 3.0, 7)
-GOOD = {
-    "scaling_parameter": 0.9,
-    "porosity": 0.5,
-    "layer_fraction": 0.2,
-    "seed": 1,
-    "q": Q,
-    "smoothing_sigma": 1.0,
-}
+GOOD = {"scaling_parameter": 0.9, "porosity": 0.5, "layer_fraction": 0.2, "seed": 1, "q": Q, "smoothing_sigma": 1.0}
 
 
 def test_simulate_composes_the_three_steps(device):
@@ -223,9 +206,7 @@ def test_parameters_and_seeds_broadcast(device):
         np.array([[0.3], [0.5], [0.8]]),
         np.array([[[4]], [[2**63]]], np.uint64),
     )
-    curves = simulate(
-        GRID, **GOOD | {"scaling_parameter": a, "porosity": porosity, "seed": seeds}, device=device
-    )
+    curves = simulate(GRID, **GOOD | {"scaling_parameter": a, "porosity": porosity, "seed": seeds}, device=device)
     assert curves.shape == (2, 3, 2, 7)
     for n, p, s in itertools.product(range(2), range(3), range(2)):
         one = GOOD | {"scaling_parameter": a[n], "porosity": porosity[p, 0], "seed": int(seeds[s, 0, 0])}
@@ -241,9 +222,7 @@ def test_the_order_of_a_batch_does_not_matter(device, order):
     np.testing.assert_array_equal(shuffled, ordered[order])  # bit by bit
 
 
-@pytest.mark.parametrize(
-    "seed", [[2**63, 1], [2**64 - 1, 0], (7, np.uint64(2**64 - 1)), np.arange(2, dtype=np.uint8)]
-)
+@pytest.mark.parametrize("seed", [[2**63, 1], [2**64 - 1, 0], (7, np.uint64(2**64 - 1)), np.arange(2, dtype=np.uint8)])
 def test_seeds_of_any_integer_type(device, seed):
     curves = simulate(GRID, **GOOD | {"seed": seed}, device=device)
     for one, curve in zip(seed, curves, strict=True):
@@ -264,12 +243,8 @@ def test_another_spectral_density(device):
     def sharper(q, a):
         return spectral_density(q, a) ** 2
 
-    field = gaussian_random_field(
-        GRID, scaling_parameter=0.9, seed=1, device=device, spectral_density=sharper
-    )
-    expected = scattering_intensity(
-        phase_map(field, porosity=0.5, layer_fraction=0.2, smoothing_sigma=1.0), GRID, Q
-    )
+    field = gaussian_random_field(GRID, scaling_parameter=0.9, seed=1, device=device, spectral_density=sharper)
+    expected = scattering_intensity(phase_map(field, porosity=0.5, layer_fraction=0.2, smoothing_sigma=1.0), GRID, Q)
     found = simulate(GRID, **GOOD, device=device, spectral_density=sharper)
     np.testing.assert_array_equal(found, expected)
     assert (found != simulate(GRID, **GOOD, device=device)).all()
@@ -298,9 +273,7 @@ BAD = {
         st.booleans(),
         st.sampled_from([None, "1", [1, -1], [1, 2.5]]),
     ),
-    "q": st.sampled_from(
-        [[], 1.0, [[1.0]], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0], [-1.0], [np.nan], [1.0, 3.2], "q"]
-    ),
+    "q": st.sampled_from([[], 1.0, [[1.0]], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0], [-1.0], [np.nan], [1.0, 3.2], "q"]),
     "densities": st.sampled_from([(0, 1), (0, 1, np.nan), "abc", None, (0, 1, 1j)]),
     "device": st.sampled_from(["cuda", "GPU", "", None, 0]),
 }

@@ -34,9 +34,7 @@ def cut(values, *fractions):
 def log_smoothed(binary, sigma):
     """Logarithm of the periodic Gaussian filter, not normalised: nothing can underflow or be cut off."""
     shifts = np.arange(len(binary))
-    log_weight = special.logsumexp(
-        [-0.5 * ((shifts + n * len(binary)) / sigma) ** 2 for n in range(-3, 4)], axis=0
-    )
+    log_weight = special.logsumexp([-0.5 * ((shifts + n * len(binary)) / sigma) ** 2 for n in range(-3, 4)], axis=0)
     log_sum = np.where(binary, 0.0, -np.inf)
     for axis in range(3):
         terms = (np.roll(log_sum, shift, axis) + log_weight[shift] for shift in shifts)
@@ -50,9 +48,7 @@ def log_smoothed(binary, sigma):
 def distance_to(solid):
     """Distance [voxel] to the nearest solid voxel of the periodic cube."""
     size = len(solid)
-    return ndimage.distance_transform_edt(np.pad(~solid, size // 2, mode="wrap"))[
-        (slice(size // 2, -size // 2),) * 3
-    ]
+    return ndimage.distance_transform_edt(np.pad(~solid, size // 2, mode="wrap"))[(slice(size // 2, -size // 2),) * 3]
 
 
 def is_shell(phases, distance, sigma):
@@ -67,10 +63,7 @@ def is_shell(phases, distance, sigma):
     # sum over voxels exceeds the integral by at most moving each voxel inwards by half its diagonal.
     r = (deepest_layer - math.sqrt(3) / 2) / sigma
     most = math.log(special.erfcx(r / math.sqrt(2)) + math.sqrt(2 / math.pi) * r) - r**2 / 2
-    least = (
-        3 * math.log(gaussian_taps(sigma, math.ceil(37 * sigma), float)[0])
-        - 0.5 * (nearest_pore / sigma) ** 2
-    )
+    least = 3 * math.log(gaussian_taps(sigma, math.ceil(37 * sigma), float)[0]) - 0.5 * (nearest_pore / sigma) ** 2
     return most >= least
 
 
@@ -82,9 +75,7 @@ def test_taps_are_half_a_normalised_gaussian(sigma, reach):
     taps = gaussian_taps(sigma, math.ceil(reach * sigma), np.float64)
     assert taps[0] + 2 * taps[1:].sum() == pytest.approx(1, rel=1e-14)
     # Exponents of up to 200 multiply the rounding of their argument.
-    np.testing.assert_allclose(
-        taps, taps[0] * np.exp(-(np.arange(taps.size) ** 2) / (2 * sigma**2)), rtol=2e-13
-    )
+    np.testing.assert_allclose(taps, taps[0] * np.exp(-(np.arange(taps.size) ** 2) / (2 * sigma**2)), rtol=2e-13)
 
 
 # Phases against a reference that cannot underflow ---------------------------------------------------
@@ -123,13 +114,7 @@ def test_phases_are_those_of_an_exact_filter(device, to_host, a, porosity, layer
 @pytest.mark.parametrize("corner", ["low", "high", "low a", "high a", "inside"])
 def test_volumes_are_exact_over_the_prior(device, to_host, case, corner):
     ranges = CASES[case].ranges
-    pick = {
-        "low": (0, 0, 0),
-        "high": (1, 1, 1),
-        "low a": (0, 1, 1),
-        "high a": (1, 0, 0),
-        "inside": (0.4, 0.3, 0.7),
-    }
+    pick = {"low": (0, 0, 0), "high": (1, 1, 1), "low a": (0, 1, 1), "high a": (1, 0, 0), "inside": (0.4, 0.3, 0.7)}
     a, porosity, *layer = (
         low + t * (high - low) for t, (low, high) in zip(pick[corner], ranges.values(), strict=False)
     )
@@ -147,9 +132,7 @@ def test_volumes_are_exact_over_the_prior(device, to_host, case, corner):
 @given(st.floats(0.02, 0.98), st.floats(0.0, 0.95), st.floats(0.5, 3.0))
 def test_volumes_are_exact_beyond_the_prior(device, to_host, porosity, layer_fraction, sigma):
     field = make_field(device, Grid(24, 1.0), 0.9, seed=2)
-    phases = to_host(
-        phase_map(field, porosity=porosity, layer_fraction=layer_fraction, smoothing_sigma=sigma)
-    )
+    phases = to_host(phase_map(field, porosity=porosity, layer_fraction=layer_fraction, smoothing_sigma=sigma))
     n_low = [np.count_nonzero(phases <= phase) for phase in (PORE, LAYER)]
     expected = [round(fraction * 24**3) for fraction in (porosity * (1 - layer_fraction), porosity)]
     # A pore or grain of a single voxel looks the same from up to 48 sides: those are true ties.
@@ -181,12 +164,8 @@ def test_ties_stay_together(to_device, to_host):
 # Shapes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("size", "voxel_size", "seed"), [(96, 0.5, 2), (64, 1.0, 1), (64, 1.0, 2), (64, 1.0, 3)]
-)
-def test_the_deepest_layer_is_a_shell_and_needs_float64(
-    device, kernels, to_host, monkeypatch, size, voxel_size, seed
-):
+@pytest.mark.parametrize(("size", "voxel_size", "seed"), [(96, 0.5, 2), (64, 1.0, 1), (64, 1.0, 2), (64, 1.0, 3)])
+def test_the_deepest_layer_is_a_shell_and_needs_float64(device, kernels, to_host, monkeypatch, size, voxel_size, seed):
     used, smooth = [], kernels.smooth
 
     def spy(binary, taps, *planes):
@@ -285,9 +264,7 @@ def test_the_filter_must_fit_the_box():
 
 @pytest.mark.parametrize("name", ["porosity", "layer_fraction", "smoothing_sigma"])
 def test_one_structure_at_a_time(name):
-    with pytest.raises(
-        ValueError, match=rf"^{name} must be a single number here; got an array of shape \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=rf"^{name} must be a single number here; got an array of shape \(2,\)"):
         phase_map(CUBE, **({"porosity": 0.5} | {name: [0.5, 0.6]}))
 
 

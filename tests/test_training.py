@@ -72,9 +72,7 @@ def test_it_learns(fitted, samples):
 
 
 def test_same_seed_same_trees(samples, fitted):
-    again, other = (
-        training.fit(*samples, hyperparameters=FAST, repeats=3, seed=seed, **SHORT) for seed in (5, 6)
-    )
+    again, other = (training.fit(*samples, hyperparameters=FAST, repeats=3, seed=seed, **SHORT) for seed in (5, 6))
     assert again.booster.save_raw("ubj") == fitted.booster.save_raw("ubj")
     assert other.booster.save_raw("ubj") != fitted.booster.save_raw("ubj")
 

@@ -230,9 +230,7 @@ def _add_taps(row, taps, t, b0, a0, b1, a1, b2, a2, b3, a3):
     """Add four taps at once, from the rows before and after: a quarter of the traffic of `row`."""
     tap0, tap1, tap2, tap3 = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
     for x in range(row.size):
-        row[x] += (tap0 * (b0[x] + a0[x]) + tap1 * (b1[x] + a1[x])) + (
-            tap2 * (b2[x] + a2[x]) + tap3 * (b3[x] + a3[x])
-        )
+        row[x] += (tap0 * (b0[x] + a0[x]) + tap1 * (b1[x] + a1[x])) + (tap2 * (b2[x] + a2[x]) + tap3 * (b3[x] + a3[x]))
 
 
 @_jit
