@@ -17,7 +17,7 @@ usage: ./run_all.sh [smoke|laptop|paper|test|lab] [--device cpu|gpu] [--from NN]
   --help          this text
 
 The first call makes the environment, .venv; later calls use it again until requirements.lock
-changes. PYTHON=/path/to/python3 chooses the interpreter it is made from (3.11 or newer).
+or pyproject.toml changes. PYTHON=/path/to/python3 chooses the interpreter it is made from (3.11 or newer).
 HELP
 }
 
@@ -49,23 +49,27 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 venv=$PWD/.venv
 [[ $device == cpu ]] || venv=$PWD/.venv-gpu
+[[ $device == cpu || -e grfsaxs_lib/kernels/gpu.py ]] || fail "there are no GPU kernels yet; use --device cpu"
 python=$venv/bin/python
 
 # The environment is ours alone: nothing of the caller's Python or Jupyter set-up may leak into it.
-unset PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX MPLBACKEND
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV CONDA_PREFIX MPLBACKEND MATPLOTLIBRC GRFSAXS_ROOT
 export PYTHONNOUSERSITE=1
+export IPYTHONDIR=$venv/etc/ipython
 export JUPYTER_PATH=$venv/share/jupyter  # first in the search: a kernel "python3" in the home folder must not win
 export PYDEVD_DISABLE_FILE_VALIDATION=1  # else every kernel start prints a debugger warning
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}  # waiting threads sleep: they share few cores with other processes
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python; do
+    local candidates=(python3 python3.13 python3.12 python3.11 python)
+    [[ -z ${PYTHON-} ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
         # The interpreter behind a virtual environment, for that environment may be the one to be replaced.
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11) or print(sys._base_executable))' 2>/dev/null &&
             return
     done
-    fail "needs Python 3.11 or newer; found $(python3 --version 2>&1 || echo none).
+    fail "needs Python 3.11 or newer; found $("${candidates[0]}" --version 2>&1 || echo none).
 Install one, or name it: PYTHON=/path/to/python3.12 ./run_all.sh"
 }
 
@@ -135,7 +139,7 @@ TIERS = {
         survey_grid_size=512, n_survey=36,
         n_train=2**19, n_validation=2**18, n_test=2**17,
         n_estimators=50_000, patience=1000, repeats=10,
-        n_draws=100, search_n_estimators=50_000, search_patience=1000, search_pooling=1,
+        n_draws=20, search_n_estimators=50_000, search_patience=1000, search_pooling=1,
         n_resample=2000,
         n_replicates=500,
         n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,

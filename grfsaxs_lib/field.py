@@ -9,7 +9,8 @@ The transform of white noise is again independent Gaussian noise, so
 
 The paper leaves the scale of :math:`\psi` open; here its expected variance is one
 and, without the mode at zero, its mean is zero. A mode's number depends on the seed
-and on (i, j, k) only: one seed gives the same field at any resolution of one box.
+and on (i, j, k) only: in one box, one seed gives the same field at every resolution that reaches the end of the
+spectrum, for Eq. (7) :math:`a\pi/\Delta x > 4.2` (see `AMPLITUDE_CUTOFF`).
 """
 
 import operator
@@ -91,7 +92,7 @@ def mode_amplitudes(grid, scaling_parameter, spectral_density=spectral_density):
     return amplitude / np.sqrt(grid.shell_counts[: n_kept + 1] @ amplitude**2)
 
 
-def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectral_density=spectral_density):
+def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectral_density=spectral_density, out=None):
     r"""Draw a periodic Gaussian random field, Eq. (6).
 
     Parameters
@@ -105,6 +106,8 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
         Where the field is made and stays.
     spectral_density : callable
         :math:`\Gamma(q, a)` of q [nm\ :sup:`-1`] and a [nm]; Eq. (7) by default.
+    out : (N, N, N) array of float32, optional
+        A field that is no longer needed, to be overwritten.
 
     Returns
     -------
@@ -125,6 +128,8 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
     """
     kernels = backend.get_kernels(device)
     check_grid(grid)
+    if out is not None and (out.shape != (grid.size,) * 3 or out.dtype != np.float32 or not out.flags.c_contiguous):
+        raise ValueError(f"out must be a contiguous array of float32 of the shape of {grid}; got shape {out.shape}")
     scaling_parameter = check_scalar("scaling_parameter", scaling_parameter)
     seed = check_seed(seed)
     if grid.box_length < MINIMUM_BOX * scaling_parameter:
@@ -134,4 +139,4 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
             stacklevel=2,
         )
     amplitude = mode_amplitudes(grid, scaling_parameter, spectral_density)
-    return kernels.gaussian_random_field(grid.size, amplitude.astype(np.float32), seed)
+    return kernels.gaussian_random_field(grid.size, amplitude.astype(np.float32), seed, out)

@@ -170,7 +170,7 @@ def _write_text(path, text):
 
 
 def save_figure(fig, name, *, tier):
-    """Write a figure as PDF and PNG; equal figures give equal files.
+    """Write a figure, its tier in small type in the corner, as PDF and PNG; equal figures give equal files.
 
     Parameters
     ----------
@@ -192,6 +192,7 @@ def save_figure(fig, name, *, tier):
         "pdf": {"Title": name, "Subject": about, "CreationDate": None, "Creator": None, "Producer": None},
         "png": {"Title": name, "Description": about, "Software": None},
     }
+    fig.text(0.997, 0.003, f"{tier} tier", ha="right", va="bottom", fontsize=5, color="0.5")
     paths = [stem.with_suffix(f".{kind}") for kind in metadata]
     for path, (kind, about) in zip(paths, metadata.items(), strict=True):
         with moved_into_place(path) as temporary:
@@ -220,7 +221,7 @@ def save_table(frame, name, *, tier):
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     frame = frame.set_axis([_joined(label) for label in frame.columns], axis="columns")
-    markdown = frame.map(_cell).to_markdown(index=False, disable_numparse=True) + "\n"
+    markdown = frame.map(_cell).to_markdown(index=False, disable_numparse=True) + f"\n\n*{tier} tier*\n"
     contents = {".csv": frame.to_csv(index=False, float_format="%.6g"), ".md": markdown}
     for suffix, text in contents.items():
         _write_text(stem.with_suffix(suffix), text)
@@ -312,6 +313,32 @@ def verdict(claim, value, tier):
     if value is None or TIERS.index(_check_tier(tier)) < TIERS.index(claim["tier"]):
         return "not comparable"
     return "holds" if meets(value, claim["paper_value"], claim["tolerance"]) else "fails"
+
+
+def save_results(dataset, name, *, tier, device="cpu"):
+    """Write what later notebooks or readers may want as NetCDF, with its provenance.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    name : str
+        File name without suffix, e.g. ``"case_study"``.
+    tier : str
+        One of `TIERS`.
+    device : str
+        ``"cpu"`` or ``"gpu"``.
+
+    Returns
+    -------
+    pathlib.Path
+        ``data/<tier>/results/<name>.nc``.
+    """
+    path = data_directory(tier) / "results" / f"{_check_name(name)}.nc"
+    about = {"tier": tier, "device": device, "commit": git_commit(), "references": f"https://doi.org/{PAPER_DOI}"}
+    about["libraries"] = ", ".join(f"{library} {version}" for library, version in versions().items())
+    with moved_into_place(path) as temporary:
+        dataset.assign_attrs(about).to_netcdf(temporary, engine="netcdf4")
+    return path
 
 
 def record_claim(id, value, *, tier, seed=None, device="cpu"):

@@ -59,7 +59,8 @@ def simulate(
     Raises
     ------
     ValueError, DeviceError
-        Before any structure is made.
+        Before any structure is made; but for a layer too deep for the filter (see `phase_map`) and a spectral
+        density that is none, which show only when their structure is made.
     """
     get_kernels(device)
     q = check_q(q, check_grid(grid))
@@ -71,11 +72,23 @@ def simulate(
         check("scaling_parameter", scaling_parameter), porosity, layer_fraction, seeds
     )
     intensity = np.empty((*a.shape, q.size))
+    field = None
     for index in np.ndindex(a.shape):
         field = gaussian_random_field(
-            grid, scaling_parameter=a[index], seed=int(seeds[index]), device=device, spectral_density=spectral_density
+            grid,
+            scaling_parameter=a[index],
+            seed=int(seeds[index]),
+            device=device,
+            spectral_density=spectral_density,
+            out=field,
         )
-        phases = phase_map(field, porosity=epsilon[index], layer_fraction=nu[index], smoothing_sigma=smoothing_sigma)
+        phases = phase_map(
+            field,
+            porosity=epsilon[index],
+            layer_fraction=nu[index],
+            smoothing_sigma=smoothing_sigma,
+            overwrite_field=True,
+        )
         intensity[index] = scattering_intensity(phases, grid, q, densities)
         if progress is not None:
             progress(1)

@@ -48,9 +48,9 @@ def gaussian_taps(sigma, radius, dtype):
     return (taps / (taps[0] + 2 * taps[1:].sum())).astype(dtype)
 
 
-def _smooth(binary, sigma, kernel, planes=None):
+def _smooth(binary, sigma, kernel, planes=None, out=None):
     radius, dtype = kernel
-    return kernels_of(binary).smooth(binary, gaussian_taps(sigma, int(np.ceil(radius * sigma)), dtype), planes)
+    return kernels_of(binary).smooth(binary, gaussian_taps(sigma, int(np.ceil(radius * sigma)), dtype), planes, out)
 
 
 def _trusted(threshold, kernel):
@@ -88,7 +88,7 @@ def check_cut(porosity, layer_fraction, smoothing_sigma, size):
     return porosity, layer_fraction, smoothing_sigma
 
 
-def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0):
+def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0, overwrite_field=False):
     r"""Cut a field into pore, layer and solid, Eqs. (8)-(10).
 
     The :math:`\epsilon N^3` lowest voxels of :math:`\psi` become 0, the rest 1; this indicator,
@@ -105,6 +105,8 @@ def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0):
     smoothing_sigma : float
         Standard deviation of the Gaussian filter [voxel]. 0 skips the filter and the second threshold;
         there is no layer then.
+    overwrite_field : bool
+        Whether the field may be used as scratch memory; it is faster.
 
     Returns
     -------
@@ -136,7 +138,7 @@ def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0):
     binary = kernels.binarise(field, threshold)
     first = _first_kernel(binary, sigma, n_pore / field.size) if layer_fraction else 0
     for kernel in _KERNELS[first:]:
-        smoothed = _smooth(binary, sigma, kernel)
+        smoothed = _smooth(binary, sigma, kernel, out=field if overwrite_field and kernel[1] == np.float32 else None)
         lower, upper = kernels.order_statistics(smoothed, [n_pore, n_pore_and_layer])
         if n_pore == 0 or _trusted(lower, kernel):
             return kernels.classify(smoothed, lower, upper, out=binary)

@@ -39,7 +39,6 @@ LAPTOP_HYPERPARAMETERS = PAPER_HYPERPARAMETERS | {
     "subsample": 0.5,
     "max_bin": 64,
 }
-LAPTOP_SCHEDULE = {"n_estimators": 3000, "patience": 100, "repeats": 2}
 
 # Table 1. The paper gives the ranges but not the distributions; scales that span more than
 # one decade are drawn evenly in the logarithm. Early stopping chooses the number of trees.

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.figure import Figure
 
 from grfsaxs_lib import paper
@@ -152,6 +153,9 @@ def test_figures_are_the_same_from_run_to_run(root):
 
 def test_a_failed_figure_leaves_no_file(root):
     class Broken:
+        def text(self, *_, **__):
+            pass
+
         def savefig(self, path, **_):
             path.write_bytes(b"half")
             raise OSError("disk full")
@@ -253,6 +257,15 @@ def test_record_of_a_claim(root):
     assert record["value"] == pytest.approx(0.04) and record["seed"] == 7 and record["unit"] == "nm-1"
     assert record["versions"]["numpy"] == np.__version__
     assert {"tier", "device", "commit", "time"} <= record.keys()
+
+
+def test_results_say_where_they_come_from(root):
+    path = paper.save_results(xr.Dataset({"a": ("sample", [1.0, 2.0])}), "numbers", tier=SMOKE)
+    assert path == root / "data" / "smoke" / "results" / "numbers.nc"
+    with xr.open_dataset(path) as found:
+        assert found["a"].values.tolist() == [1.0, 2.0]
+        assert found.attrs["tier"] == SMOKE and paper.PAPER_DOI in found.attrs["references"]
+        assert {"device", "commit", "libraries"} <= found.attrs.keys()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, "1", [1.0], np.ones(1), 1j])

@@ -345,3 +345,17 @@ def test_memory_of_the_paper_grid_stays_below_3_gib():
     before, peak = map(int, result.stdout.split())
     assert peak - before > 8 * 192**3  # the smoothed indicator in float64, at least
     assert before + (peak - before) * (512 / 192) ** 3 < 3 * 2**30
+
+
+def test_memory_used_again_changes_nothing(device, to_host):
+    grid, cut = Grid(48, 1.0), {"porosity": 0.6, "layer_fraction": 0.4}
+    fresh = gaussian_random_field(grid, scaling_parameter=1.5, seed=2, device=device)
+    again = gaussian_random_field(grid, scaling_parameter=0.9, seed=1, device=device)
+    again = gaussian_random_field(grid, scaling_parameter=1.5, seed=2, device=device, out=again)
+    assert np.array_equal(to_host(again), to_host(fresh))
+    kept = to_host(fresh).copy()
+    phases = phase_map(fresh, **cut)
+    assert np.array_equal(to_host(fresh), kept)
+    assert np.array_equal(to_host(phase_map(again, **cut, overwrite_field=True)), to_host(phases))
+    with pytest.raises(ValueError, match="out must be a contiguous array of float32"):
+        gaussian_random_field(Grid(16, 0.5), scaling_parameter=0.9, seed=1, device=device, out=fresh)

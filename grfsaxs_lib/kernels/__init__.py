@@ -1,11 +1,12 @@
 """What a device must provide.
 
-A device is a module of this folder with the functions below; nothing else in
-the package touches a 3-D array element by element. The functions take and
-return arrays of their own device (NumPy for ``cpu``) and import nothing of
-the package. Results do not depend on the number of threads.
+A device is a module of this folder with the functions below; nothing else in the package touches a 3-D
+array element by element. The functions take and return arrays of their own device (NumPy for ``cpu``),
+small tables such as `amplitude` and `taps` aside, and import nothing of the package. Results do not depend
+on the number of threads. `out` is an array to use again: fresh memory of this size costs about as much time
+as its Fourier transform.
 
-``gaussian_random_field(size, amplitude, seed)``
+``gaussian_random_field(size, amplitude, seed, out=None)``
     Sum of the Fourier modes of a real periodic field. Mode (i, j, k) gets
     ``amplitude[i*i + j*j + k*k]`` times a standard complex normal number drawn
     with Philox4x32-10, key = seed, counter = (i, j, k); no mode beyond the end
@@ -15,7 +16,7 @@ the package. Results do not depend on the number of threads.
     rank 0. Exact. -> list of float
 ``binarise(values, threshold)``
     ``values > threshold``. -> uint8 array
-``smooth(binary, taps, planes=None)``
+``smooth(binary, taps, planes=None, out=None)``
     Periodic separable convolution with the symmetric kernel whose right half
     is `taps` (centre first), as a sum of non-negative terms in real space, in
     the precision of `taps`. `planes` selects indices along the first axis.

@@ -106,13 +106,13 @@ def _pruned(size, limit):
     return kept, min(limit, size // 2) + 1, np.count_nonzero(kept >= 0)
 
 
-def gaussian_random_field(size, amplitude, seed):
+def gaussian_random_field(size, amplitude, seed, out=None):
     columns, n_depth, n_positive = _pruned(size, math.isqrt(amplitude.size - 1))
     first_negative = size - (columns.size - n_positive)
     key = (np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32))
     spectrum = np.zeros((size, columns.size, n_depth), np.complex64)
     _fill_modes(spectrum, columns, columns, size // 2, amplitude, key)
-    field = np.empty((size, size, size), np.float32)
+    field = np.empty((size, size, size), np.float32) if out is None else out
 
     def along_z(blocks):
         for block in blocks:
@@ -286,10 +286,10 @@ def _smooth(binary, taps, planes, out):
                 _filter_line(out[group * _PLANES + p, y], taps, line)
 
 
-def smooth(binary, taps, planes=None):
+def smooth(binary, taps, planes=None, out=None):
     taps = np.append(taps, np.zeros(-(taps.size - 1) % 4, taps.dtype))  # they are added four by four
     planes = np.arange(len(binary)) if planes is None else np.asarray(planes)
-    out = np.empty((planes.size, *binary.shape[1:]), taps.dtype)
+    out = np.empty((planes.size, *binary.shape[1:]), taps.dtype) if out is None else out
     _smooth(binary, taps, planes, out)
     return out
 
