@@ -4,18 +4,24 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-usage: ./run_all.sh [smoke|laptop|paper|test|lab] [--device cpu|gpu] [--from NN] [--help]
+usage: ./run_all.sh [smoke|laptop|paper|generate|status|test|lab] [TIER] [options]
 
   laptop          all notebooks at sizes for two cores and no GPU (default)
   smoke           the same in a minute or two: tiny grids and data sets, for a first look and for the tests
   paper           512^3 voxels and the paper's number of curves: a GPU or a cluster
+  generate TIER   only the data sets of a tier, those shards that are missing or damaged
+  status TIER     what is there of a tier, what is missing, and how long the rest takes
   test            ruff, the unit tests, the smoke tier, then every notebook again under nbval
   lab             JupyterLab in the same environment; more options go to JupyterLab
 
   --device gpu    simulate and train on a CUDA GPU; has an environment of its own, .venv-gpu
+  --scheduler S   share the data sets and the training runs out over a Dask cluster: local:4 for four worker
+                  processes on this machine, or the address of a scheduler, tcp://host:8786
+  --shards 3/28   with generate: only the third of 28 shares of the shards, for a job array
   --from 06       begin with notebook 06, on the files that the earlier ones have left
   --help          this text
 
+What is finished is kept: run the same again after an interruption.
 The first call makes the environment, .venv; later calls use it again until requirements.lock
 or pyproject.toml changes. PYTHON=/path/to/python3 chooses the interpreter it is made from (3.11 or newer).
 HELP
@@ -27,15 +33,23 @@ fail() {
 }
 
 command=laptop
+tier=
 device=cpu
+scheduler=
+shards=
 from=
 extra=()
-[[ ${1-} =~ ^(smoke|laptop|paper|test|lab)$ ]] && command=$1 && shift
+[[ ${1-} =~ ^(smoke|laptop|paper|generate|status|test|lab)$ ]] && command=$1 && shift
+[[ $command =~ ^(generate|status)$ && ${1-} =~ ^(smoke|laptop|paper)$ ]] && tier=$1 && shift
 while (($#)); do
     case $1 in
         -h | --help) usage; exit 0 ;;
         --device) device=${2-}; shift $(($# > 1)) ;;
         --device=*) device=${1#*=} ;;
+        --scheduler) scheduler=${2-none}; shift $(($# > 1)) ;;
+        --scheduler=*) scheduler=${1#*=} ;;
+        --shards) shards=${2-none}; shift $(($# > 1)) ;;
+        --shards=*) shards=${1#*=} ;;
         --from) from=${2-none}; shift $(($# > 1)) ;;
         --from=*) from=${1#*=} ;;
         *) [[ $command == lab ]] || fail "cannot make sense of '$1'; see ./run_all.sh --help"; extra+=("$1") ;;
@@ -45,6 +59,13 @@ done
 [[ $device =~ ^(cpu|gpu)$ ]] || fail "--device must be cpu or gpu; got '$device'"
 [[ -z $from || $from =~ ^[0-9][0-9]$ ]] || fail "--from takes the two digits of a notebook, as in 06; got '$from'"
 [[ -z $from || $command =~ ^(smoke|laptop|paper)$ ]] || fail "--from goes with smoke, laptop or paper"
+[[ -z $scheduler || $scheduler =~ ^(local:[1-9][0-9]*|[^[:space:]]+:[0-9]+)$ ]] ||
+    fail "--scheduler takes local:N or an address like tcp://host:8786; got '$scheduler'"
+[[ -z $scheduler || $command =~ ^(smoke|laptop|paper|generate)$ ]] ||
+    fail "--scheduler goes with smoke, laptop, paper or generate"
+[[ -z $shards || $shards =~ ^[1-9][0-9]*/[1-9][0-9]*$ ]] || fail "--shards takes k/n, as in 3/28; got '$shards'"
+[[ -z $shards || $command == generate ]] || fail "--shards goes with generate"
+[[ ! $command =~ ^(generate|status)$ || -n $tier ]] || fail "$command takes a tier: ./run_all.sh $command laptop"
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 venv=$PWD/.venv
@@ -96,133 +117,16 @@ make_environment() {
         "${install[@]}" --no-deps -e .
     else
         # The lock pins all but XGBoost and CuPy: their builds depend on the CUDA version at hand.
-        "${install[@]}" --constraint requirements.lock -e '.[gpu,notebooks,test]'
+        "${install[@]}" --constraint requirements.lock -e '.[gpu,cluster,notebooks,test]'
     fi
     recipe >"$venv/made-from.txt"
     echo "... done in $((SECONDS - start)) s"
 }
 
-# run_notebooks TIER: papermill in this one process, which starts four times faster than its command line.
-run_notebooks() {
-    "$python" - "$1" "$device" "${from:-00}" <<'PYTHON'
-import resource
-import sys
-import time
-from pathlib import Path
-
-import papermill
-from papermill.exceptions import PapermillExecutionError
-
-from grfsaxs_lib import paper
-
-# A tier is this table: a notebook gets those parameters that its own parameters cell declares.
-TIERS = {
-    "smoke": dict(
-        grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # voxels an edge, nm, voxels
-        n_train=48, n_validation=16, n_test=16, overwrite=True,  # 04
-    ),
-    "laptop": dict(
-        grid_size=128, voxel_size=1.0, smoothing_sigma=1.0,
-        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
-        survey_grid_size=192, n_survey=24,  # 02
-        n_train=1500, n_validation=250, n_test=250,  # 04
-        n_estimators=3000, patience=100, repeats=2,  # 06
-        n_draws=8, search_n_estimators=1000, search_patience=50,  # 06
-        n_resample=2000,  # 07
-        n_replicates=500,  # 08
-        n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
-        network_width=128, network_epochs=200,  # 09
-    ),
-    "paper": dict(
-        grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
-        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
-        survey_grid_size=512, n_survey=36,
-        n_train=2**19, n_validation=2**18, n_test=2**17,
-        n_estimators=50_000, patience=1000, repeats=10,
-        n_draws=20, search_n_estimators=50_000, search_patience=1000, search_pooling=1,
-        n_resample=2000,
-        n_replicates=500,
-        n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
-        network_width=512, network_epochs=200,
-    ),
-}
-
-tier, device, first = sys.argv[1:]
-parameters = {"tier": tier, "device": device, **TIERS[tier]}
-notebooks = sorted(Path("notebooks").glob("[0-9][0-9]_*.ipynb"))
-todo = [notebook for notebook in notebooks if notebook.name[:2] >= first]
-if not todo:
-    sys.exit(f"run_all.sh: no notebook {first} or later; there are {', '.join(n.stem for n in notebooks) or 'none'}")
-
-executed = paper.data_directory(tier) / "executed"
-executed.mkdir(parents=True, exist_ok=True)
-start = time.time()
-
-
-def shown(path):
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-for number, notebook in enumerate(todo, 1):
-    print(f"[{number:2d}/{len(todo)}] {notebook.stem}", flush=True)
-    copy = executed / notebook.name
-    copy.unlink(missing_ok=True)
-    started = time.perf_counter()
-    try:
-        declared = papermill.inspect_notebook(notebook)
-        papermill.execute_notebook(
-            notebook,
-            copy,
-            parameters={name: value for name, value in parameters.items() if name in declared},
-            kernel_name="python3",
-            cwd=notebook.parent,
-            progress_bar=False,
-            stderr_file=sys.stderr,  # the notebooks' own progress bars
-            extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks would break those bars
-        )
-    except KeyboardInterrupt:
-        print(f"\nInterrupted in {notebook.stem}; go on with: ./run_all.sh {tier} --from {notebook.name[:2]}")
-        sys.exit(130)
-    except Exception as error:
-        name, reason = type(error).__name__, str(error)
-        if isinstance(error, PapermillExecutionError):
-            name, reason = error.ename, error.evalue
-            print("\n".join(error.traceback))
-        elif name == "DeadKernelError":
-            reason += " (often for want of memory)"
-        print(f"\nFAILED    {notebook} after {time.perf_counter() - started:.1f} s")
-        print(f"error     {name}: {reason}")
-        print(f"executed  {shown(copy) if copy.exists() else 'no copy: it did not start'}")
-        sys.exit(1)
-    print(f"        {time.perf_counter() - started:.1f} s", flush=True)
-
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # from KiB
-disk = sum(f.stat().st_size for f in paper.data_directory(tier).rglob("*") if f.is_file()) / 2**20
-print(f"\n{tier} tier: {len(todo)} notebooks in {time.time() - start:.0f} s, largest process {peak:.2f} GiB, ", end="")
-print(f"{disk:.0f} MiB in {shown(paper.data_directory(tier))}")
-
-claims = paper.claims_table(tier)
-verdicts = claims["verdict"].where(claims["as_expected"], claims["verdict"] + "  <- unexpected")
-table = claims[["notebook", "id", "paper_value", "tolerance", "value", "unit"]].assign(verdict=verdicts)
-print(f"\nClaims of the paper ({tier} tier)")
-table = table.rename(columns={"paper_value": "paper", "value": "ours"}).astype(object).fillna("")
-print(table.to_markdown(index=False, tablefmt="simple", floatfmt=".4g"))
-print(", ".join(f"{count} {verdict}" for verdict, count in claims["verdict"].value_counts().items()))
-
-figures = paper.figure_directory(tier)
-inner = [folder for folder in map(paper.figure_directory, TIERS) if figures in folder.parents]  # of other tiers
-written = [
-    shown(path)
-    for path in sorted(figures.rglob("*"))
-    if path.is_file() and path.stat().st_mtime >= start and not any(folder in path.parents for folder in inner)
-]
-print(f"\n{len(written)} figures and tables written")
-print("\n".join(f"  {path}" for path in written))
-try:
-    paper.check_claims(tier)
-except RuntimeError as error:
-    sys.exit(f"\n{error}")
-PYTHON
+# The notebooks of a tier, its data sets alone, or its status: grfsaxs_lib/pipeline.py, where the tiers' sizes stand.
+pipeline() {
+    "$python" -m grfsaxs_lib.pipeline "$1" "$2" --device "$device" --scheduler "$scheduler" \
+        --shards "${shards:-1/1}" --from "${from:-00}"
 }
 
 run_tests() {
@@ -233,7 +137,7 @@ run_tests() {
     # test_claims.py reads what the smoke tier records: it comes last.
     "$python" -m pytest -n 2 --ignore=tests/test_claims.py
     step "smoke tier"
-    run_notebooks smoke
+    pipeline run smoke
     step "nbval: every notebook, stored check outputs compared"
     # One after the other: later notebooks read files that earlier ones write again here.
     "$python" -m pytest -p nbval --nbval-lax --nbval-current-env notebooks
@@ -245,5 +149,6 @@ make_environment
 case $command in
     test) run_tests ;;
     lab) exec "$python" -m jupyter lab ${extra[@]+"${extra[@]}"} notebooks/00_start_here.ipynb ;;
-    *) run_notebooks "$command" ;;
+    generate | status) pipeline "$command" "$tier" ;;
+    *) pipeline run "$command" ;;
 esac

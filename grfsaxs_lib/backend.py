@@ -9,6 +9,12 @@ class DeviceError(RuntimeError):
     """The device that was asked for is not there."""
 
 
+def check_device(device):
+    """Raise ValueError unless `device` is the name of one, there or not."""
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
+
+
 def get_kernels(device):
     """Return the kernel module of `device`, see `grfsaxs_lib.kernels`.
 
@@ -23,8 +29,7 @@ def get_kernels(device):
     DeviceError
         If there is no such device here. There is no silent fallback.
     """
-    if device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
+    check_device(device)
     if device == "gpu":
         try:
             cupy = import_module("cupy")

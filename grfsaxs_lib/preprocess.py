@@ -66,20 +66,22 @@ def normalise_intensity(intensity, q):
     return intensity / (4 * np.pi * porod_invariant(intensity, q))[..., np.newaxis]
 
 
-def log_intensity(intensity, q):
+def log_intensity(intensity, q, out=None):
     """Natural logarithm of the normalised intensity, the input before standardisation (section 2.4).
 
-    Parameters and errors are those of `porod_invariant`.
+    Parameters and errors are those of `porod_invariant`, and
+
+    out : (..., n_q) ndarray of float32, optional
+        Where to write the result; it may be the intensity itself.
 
     Returns
     -------
     (..., n_q) ndarray of float32
     """
     intensity = _as_curves(intensity)
-    result = np.empty(intensity.shape, dtype=np.float32)
+    result = np.empty(intensity.shape, dtype=np.float32) if out is None else out
     curves, logs = intensity.reshape(-1, intensity.shape[-1]), result.reshape(-1, intensity.shape[-1])
-    for start in range(0, max(len(curves), 1), _CURVES_AT_A_TIME):
-        block = slice(start, start + _CURVES_AT_A_TIME)
+    for block in _blocks(curves):
         logs[block] = np.log(normalise_intensity(curves[block], q))
     return result
 
@@ -138,21 +140,31 @@ class Preprocessing:
             As `porod_invariant`; or if there are fewer than two curves, or all are
             the same at some q.
         """
-        logs = log_intensity(intensity, q)
-        if logs.ndim != 2 or len(logs) < 2:
-            raise ValueError(f"a training set has shape (n_sample >= 2, n_q); got {logs.shape}")
-        mean = logs.mean(axis=0, dtype=np.float64)
-        scale = logs.std(axis=0, dtype=np.float64)
-        safe = np.where(scale > 0, scale, 1)  # a zero is for __post_init__ to refuse
-        return cls(q, mean, scale, (logs.min(axis=0) - mean) / safe, (logs.max(axis=0) - mean) / safe)
+        intensity = _as_curves(intensity)
+        if intensity.ndim != 2 or len(intensity) < 2:
+            raise ValueError(f"a training set has shape (n_sample >= 2, n_q); got {intensity.shape}")
+        # One pass and no copy of the set. Differences from the first curve keep the variance from cancelling.
+        first = log_intensity(intensity[0], q).astype(np.float64)
+        total, squares, lower, upper = np.zeros_like(first), np.zeros_like(first), first, first
+        for block in _blocks(intensity):
+            logs = log_intensity(intensity[block], q) - first
+            total, squares = total + logs.sum(axis=0), squares + (logs**2).sum(axis=0)
+            lower, upper = np.minimum(lower, logs.min(axis=0) + first), np.maximum(upper, logs.max(axis=0) + first)
+        shift = total / len(intensity)
+        mean, scale = first + shift, np.sqrt(np.maximum(squares / len(intensity) - shift**2, 0))
+        scale[lower == upper] = 0  # exactly, for __post_init__ to refuse
+        safe = np.where(scale > 0, scale, 1)
+        return cls(q, mean, scale, (lower - mean) / safe, (upper - mean) / safe)
 
-    def transform(self, intensity):
+    def transform(self, intensity, out=None):
         """Turn measured curves into inputs of the regression.
 
         Parameters
         ----------
         intensity : (..., n_q) array_like
             Measured intensity at this object's q values.
+        out : (..., n_q) ndarray of float32, optional
+            Where to write the result; it may be the intensity itself.
 
         Returns
         -------
@@ -164,7 +176,7 @@ class Preprocessing:
         ValueError
             As `porod_invariant`.
         """
-        features = log_intensity(intensity, self.q)
+        features = log_intensity(intensity, self.q, out)
         features -= self.mean.astype(np.float32)
         features /= self.scale.astype(np.float32)
         return features
@@ -209,6 +221,11 @@ class Preprocessing:
             return cls(*(np.asarray(content[name], dtype=np.float64) for name in cls.__dataclass_fields__))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a description of preprocessing: {error!r}") from None
+
+
+def _blocks(curves):
+    """Slices that bound the float64 temporaries; one at least, so that an empty set is checked too."""
+    return [slice(start, start + _CURVES_AT_A_TIME) for start in range(0, max(len(curves), 1), _CURVES_AT_A_TIME)]
 
 
 def _as_curves(intensity):

@@ -48,3 +48,7 @@ def to_host(device):
     if device == "cpu":
         return np.asarray
     return pytest.importorskip("cupy").asnumpy
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="how often test_faults kills a whole run")

@@ -12,8 +12,9 @@ NAME = PACKAGE.name
 
 # Data flow one way; only `simulation` composes the physics; the leaves are open to all but the kernels.
 LEAVES = {"parameters", "provenance"}
-PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation", "dataset"}
-AFTER_PHYSICS = {"instrument", "noise", "preprocess", "training", "evaluation", "plotting", "paper"}
+PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation", "shardfile", "dataset"}
+AFTER_PHYSICS = {"instrument", "noise", "preprocess", "training", "model", "evaluation", "plotting", "paper"}
+MANY = {"sampling", "cluster", "campaign", "pipeline"}  # samples, tasks, and their composition
 ALLOWED = {
     "kernels": set(),
     **{module: set() for module in LEAVES},
@@ -23,9 +24,14 @@ ALLOWED = {
     "structure": {"backend", "grid"},
     "scattering": {"backend", "grid"},
     "simulation": {"backend", "grid", "field", "structure", "scattering"},
-    "dataset": {"simulation", "grid", "noise", "paper"},
+    "sampling": set(),
+    "cluster": set(),
+    "shardfile": {"simulation", "grid", "paper", "sampling"},
+    "dataset": {"backend", "cluster", "grid", "noise", "sampling", "shardfile", "simulation"},
+    "campaign": {"cluster", "dataset", "preprocess", "training"},
+    "pipeline": {"campaign", "cluster", "dataset", "grid", "paper", "training"},
     **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},
-    "__init__": PHYSICS | AFTER_PHYSICS | LEAVES | {"grid"},
+    "__init__": PHYSICS | AFTER_PHYSICS | LEAVES | MANY | {"grid"},
 }
 HEAVY = {"cupy", "xgboost", "dask", "distributed", "matplotlib", "ducc0", "netCDF4", "h5netcdf"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -1,32 +1,26 @@
 """Data sets: keys, parameters, shards, files. The physics is replaced by a fast stand-in."""
 
-import itertools
 import json
 import os
 import re
+import tracemalloc
 import zlib
 
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
-from grfsaxs_lib import dataset
+from grfsaxs_lib import dataset, sampling, shardfile
 from grfsaxs_lib.grid import PAPER_Q, Grid
 from grfsaxs_lib.parameters import CASES, Case
 
 GRID = Grid(64, 1.0)  # not simulated
 pytestmark = pytest.mark.filterwarnings("ignore:the box of")
 Q = np.linspace(0.1, 3.0, 12)
-MAKE = {"grid": GRID, "q": Q, "smoothing_sigma": 1.0, "progress": False}
-
-cases = st.sampled_from(sorted(CASES))
-splits = st.sampled_from(dataset.SPLITS)
-purposes = st.sampled_from(dataset.PURPOSES)
-indices = st.integers(0, 2**32 - 1)
-owners = st.tuples(cases, splits, indices, purposes, st.integers(0, 2**32 - 1))
+MAKE = {"grid": GRID, "q": Q, "smoothing_sigma": 1.0}
 
 
 class StandIn:
@@ -57,86 +51,14 @@ def stand_in(monkeypatch):
     return fake
 
 
-def generate(directory, case="three_phase_low", split="train", n_sample=20, **more):
-    return dataset.generate(case, split, n_sample, directory=directory, **(MAKE | more))
+def plan(directory, case="three_phase_low", split="train", n_sample=20, **more):
+    return dataset.plan({split: n_sample}, cases=[case], directory=directory, **(MAKE | more))
 
 
-# -------------------------------------------------------------------------- keys
-
-
-@given(owners, owners)
-def test_different_samples_have_different_keys(one, other):
-    assume(one != other)
-    keys = [dataset.keys(*owner[:3], owner[3], owner[4]) for owner in (one, other)]
-    assert keys[0] != keys[1]
-
-
-def test_no_key_is_shared_in_a_large_enumeration():
-    # 4 x 3 x 3 x 2 000; were the 64-bit words random, a collision would have probability 1e-10.
-    everything = [
-        dataset.keys(case, split, np.arange(2000), purpose)
-        for case, split, purpose in itertools.product(CASES, dataset.SPLITS, dataset.PURPOSES)
-    ]
-    assert np.unique(everything).size == 4 * 3 * 3 * 2000
-
-
-@given(cases, splits, st.lists(indices, min_size=1, max_size=20), purposes)
-def test_a_key_does_not_depend_on_its_company(case, split, some, purpose):
-    together = dataset.keys(case, split, some, purpose)
-    alone = [dataset.keys(case, split, index, purpose)[0] for index in some]
-    np.testing.assert_array_equal(together, alone)
-
-
-def test_keys_are_pinned():
-    # Files of past runs rely on these numbers; computed by NumPy's SeedSequence, whose stream is frozen.
-    np.testing.assert_array_equal(dataset.keys("two_phase_low", "train", [0, 1], "structure"), PINNED_KEYS)
-    parameters = dataset.sample_parameters("three_phase_high", "test", [7])
-    assert {name: values[0] for name, values in parameters.items()} == PINNED_PARAMETERS
-
-
-PINNED_KEYS = [15490652091137820046, 13188869407267639556]
-PINNED_PARAMETERS = {
-    "scaling_parameter": 0.8077246475196342,
-    "porosity": 0.6188747125283663,
-    "layer_fraction": 0.3499519436205834,
-}
-
-
-@pytest.mark.parametrize("arguments, message", [
-    (("two_phase", "train", 0, "noise"), "case must be one of two_phase_low.*got 'two_phase'"),
-    (("two_phase_low", "training", 0, "noise"), "split must be one of train.*got 'training'"),
-    (("two_phase_low", "train", 0, "luck"), "purpose must be one of.*got 'luck'"),
-    (("two_phase_low", "train", -1, "noise"), "indices must lie in .*got -1"),
-    (("two_phase_low", "train", 2**32, "noise"), "indices must lie in"),
-    (("two_phase_low", "train", 0.5, "noise"), "indices must be"),
-    (("two_phase_low", "train", True, "noise"), "indices must be"),
-    (("two_phase_low", "train", [[1]], "noise"), "indices must be"),
-    (("two_phase_low", "train", 0, "noise", -1), "replicate must be a whole number"),
-    (("two_phase_low", "train", 0, "noise", 2**32), "replicate must be a whole number"),
-])  # fmt: skip
-def test_keys_refuse(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        dataset.keys(*arguments)
-
-
-# -------------------------------------------------------------------- parameters
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_parameters_are_uniform_on_their_ranges(case):
-    parameters = dataset.sample_parameters(case, "train", np.arange(2000))
-    for name, (lower, upper) in CASES[case].ranges.items():
-        uniforms = (parameters[name] - lower) / (upper - lower)
-        assert uniforms.min() >= 0 and uniforms.max() < 1
-        # Fixed keys, so the outcome is fixed: a p-value below 1e-3 would be a fault of the sampler.
-        assert stats.kstest(uniforms, "uniform").pvalue > 1e-3
-    ranks = np.corrcoef([parameters[name] for name in CASES[case].outputs])
-    # Standard error of a correlation of 2 000 independent pairs: 0.022; 4 of them.
-    assert np.abs(ranks - np.eye(len(ranks))).max() < 4 * 2000**-0.5
-
-
-def test_two_phases_have_no_layer():
-    assert not dataset.sample_parameters("two_phase_low", "test", np.arange(5))["layer_fraction"].any()
+def generate(directory, *args, overwrite=False, **more):
+    """Make the files of `plan`; the path of the only one, or all of them."""
+    made = dataset.generate(plan(directory, *args, **more), overwrite=overwrite, progress=False)
+    return next(iter(made)) if len(made) == 1 else list(made)
 
 
 # ------------------------------------------------------------------------ shards
@@ -146,7 +68,7 @@ def test_two_phases_have_no_layer():
 def test_shards_hold_each_index_once(data):
     n_sample = data.draw(st.integers(1, 500))
     count = data.draw(st.integers(1, n_sample))
-    shards = [dataset.parse_shard(f"{k}/{count}", n_sample) for k in range(1, count + 1)]
+    shards = [shardfile.parse_shard(f"{k}/{count}", n_sample) for k in range(1, count + 1)]
     assert [i for shard in shards for i in shard] == list(range(n_sample))
     lengths = [len(shard) for shard in shards]
     assert max(lengths) - min(lengths) <= 1
@@ -155,27 +77,29 @@ def test_shards_hold_each_index_once(data):
 @pytest.mark.parametrize("shards", ["", "3", "0/2", "3/2", "-1/2", "1/0", "1/2/3", "a/b", " 1/2", None, 1, "²/3"])
 def test_a_malformed_shard_is_refused(shards):
     with pytest.raises(ValueError, match="shards must read 'k/n'"):
-        dataset.parse_shard(shards, 10)
+        shardfile.parse_shard(shards, 10)
 
 
 def test_more_shards_than_samples_are_refused():
     with pytest.raises(ValueError, match="11 shards of only 10 samples"):
-        dataset.parse_shard("1/11", 10)
+        shardfile.parse_shard("1/11", 10)
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 12), st.data())
 def test_the_union_of_the_shards_is_the_whole(tmp_path_factory, n_sample, data):
-    count = data.draw(st.integers(1, n_sample))
+    size = data.draw(st.integers(1, n_sample))
     folder = tmp_path_factory.mktemp("union")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset.simulation, "simulate", StandIn())
         generate(folder / "whole", n_sample=n_sample)
-        for number in data.draw(st.permutations(range(1, count + 1))):
-            generate(folder / "shards", n_sample=n_sample, shards=f"{number}/{count}")
-    whole = dataset.open_dataset("three_phase_low", "train", folder / "whole")
-    union = dataset.open_dataset("three_phase_low", "train", folder / "shards")
-    xr.testing.assert_equal(whole, union)
+        shards = plan(folder / "shards", n_sample=n_sample, shard_size=size)
+        assert max(shard.indices.size for shard in shards) <= size
+        for shard in data.draw(st.permutations(shards)):
+            dataset.generate([shard], progress=False)
+    for read in (dataset.load, dataset.open):
+        whole, union = (read("three_phase_low", "train", folder / name) for name in ("whole", "shards"))
+        xr.testing.assert_equal(whole, union)
 
 
 # ------------------------------------------------------------------------- files
@@ -185,13 +109,13 @@ def test_the_union_of_the_shards_is_the_whole(tmp_path_factory, n_sample, data):
 def test_a_file_holds_what_was_simulated(tmp_path, stand_in, case):
     path = generate(tmp_path, case)
     assert path.name == f"{case}_train.nc"
-    data = dataset.open_dataset(case, "train", tmp_path)
+    data = dataset.load(case, "train", tmp_path)
     assert dict(data.sizes) == {"sample": 20, "q": Q.size}
     np.testing.assert_array_equal(data["q"], Q)
     np.testing.assert_array_equal(data["index"], np.arange(20))
-    seeds = dataset.keys(case, "train", np.arange(20), "structure")
+    seeds = sampling.keys(case, "train", np.arange(20), "structure")
     np.testing.assert_array_equal(data["structure_seed"], seeds)
-    parameters = dataset.sample_parameters(case, "train", np.arange(20))
+    parameters = sampling.sample_parameters(case, "train", np.arange(20))
     for name, values in parameters.items():
         np.testing.assert_array_equal(data[name], values)
     more = {"progress": id, "device": "cpu", "densities": (0.0, 0.65, 1.0), "smoothing_sigma": 1.0}
@@ -219,18 +143,19 @@ def test_a_file_says_what_it_is(tmp_path, stand_in):
 def test_a_sample_is_the_same_whatever_else_is_asked(tmp_path, stand_in):
     generate(tmp_path / "few", n_sample=5)
     generate(tmp_path / "many", n_sample=33)
-    few = dataset.open_dataset("three_phase_low", "train", tmp_path / "few")
-    many = dataset.open_dataset("three_phase_low", "train", tmp_path / "many")
+    few = dataset.load("three_phase_low", "train", tmp_path / "few")
+    many = dataset.load("three_phase_low", "train", tmp_path / "many")
     xr.testing.assert_equal(few, many.isel(sample=slice(5)))
 
 
 def test_a_complete_file_is_kept(tmp_path, stand_in, capsys):
     path = generate(tmp_path)
     before, curves = path.stat(), stand_in.curves
-    assert generate(tmp_path, progress=True) == path
+    shards = plan(tmp_path)
+    assert dataset.generate(shards) == {path: shardfile.read(path)[0]["checksum"]}
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert stand_in.curves == curves
-    assert "three_phase_low_train.nc: complete, kept" in capsys.readouterr().err
+    assert "20/20" in capsys.readouterr().err  # the progress bar
 
 
 @pytest.mark.parametrize("other, message", [
@@ -255,11 +180,11 @@ def test_a_file_of_another_make_is_refused_and_left_alone(tmp_path, stand_in, ot
 
 def test_a_file_of_another_simulation_is_refused(tmp_path, stand_in, monkeypatch):
     generate(tmp_path)
-    monkeypatch.setattr(dataset, "SIMULATION_VERSION", dataset.SIMULATION_VERSION + 1)
+    monkeypatch.setattr(shardfile, "SIMULATION_VERSION", shardfile.SIMULATION_VERSION + 1)
     with pytest.raises(ValueError, match="simulation_version = 1, wanted is 2"):
         generate(tmp_path)
     # Reading it stays possible: the file says what it is.
-    assert dataset.open_dataset("three_phase_low", "train", tmp_path).attrs["simulation_version"] == 1
+    assert dataset.load("three_phase_low", "train", tmp_path).attrs["simulation_version"] == 1
 
 
 @pytest.mark.parametrize("stop", ["simulating", "writing", "moving"])
@@ -285,19 +210,55 @@ def test_a_killed_run_leaves_no_half_file(tmp_path, stand_in, monkeypatch, stop)
         generate(tmp_path, split="test")
     with pytest.raises((RuntimeError, OSError)):
         generate(tmp_path, n_sample=21, overwrite=True)
+    monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["three_phase_low_train.nc"]
     assert (tmp_path / "three_phase_low_train.nc").read_bytes() == before
 
 
-def test_a_truncated_file_is_named(tmp_path, stand_in):
-    path = generate(tmp_path)
+@pytest.mark.parametrize("read", [dataset.load, dataset.open])
+def test_a_truncated_file_is_named(tmp_path, stand_in, read):
+    path = generate(tmp_path, n_sample=100, q=PAPER_Q)
     content = path.read_bytes()
     for length in (0, 10, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        for read in (generate, lambda folder: dataset.open_dataset("three_phase_low", "train", folder)):
-            with pytest.raises(ValueError, match="low_train.nc is truncated, damaged or not NetCDF"):
-                read(tmp_path)
+        with pytest.raises(dataset.DamagedError, match="low_train.nc is truncated, damaged or not NetCDF.*run_all.sh"):
+            read("three_phase_low", "train", tmp_path)
         assert path.read_bytes() == content[:length]
+
+
+@settings(max_examples=40)
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_a_flipped_bit_is_mended_or_harmless(tmp_path_factory, place, bit):
+    """Wherever it is: after `generate` the curves are what they were, or the file is refused by name."""
+    folder = tmp_path_factory.mktemp("flipped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset.simulation, "simulate", StandIn())
+        path = generate(folder)
+        before, (checksum,) = dataset.load("three_phase_low", "train", folder), dataset.generate(plan(folder)).values()
+        content = bytearray(path.read_bytes())
+        content[int(place * len(content))] ^= 1 << bit
+        path.write_bytes(content)
+        made = dataset.generate(plan(folder), progress=False)
+    assert made == {path: checksum}
+    xr.testing.assert_identical(
+        dataset.load("three_phase_low", "train", folder).drop_attrs(deep=False), before.drop_attrs(deep=False)
+    )
+
+
+def test_damaged_shards_are_made_again_and_others_kept(tmp_path, stand_in, capsys):
+    paths = generate(tmp_path, shard_size=5)
+    before = dataset.load("three_phase_low", "train", tmp_path)
+    checksums, stamps = dataset.generate(plan(tmp_path, shard_size=5)), [path.stat().st_mtime_ns for path in paths]
+    paths[0].write_bytes(paths[0].read_bytes()[:-100])
+    paths[2].unlink()
+    assert dataset.status(plan(tmp_path, shard_size=5)).loc[("three_phase_low", "train"), "shards"] == 2
+    curves = stand_in.curves
+    assert dataset.generate(plan(tmp_path, shard_size=5)) == checksums
+    assert stand_in.curves == curves + 10
+    assert "shard-001-of-004.nc is truncated" in capsys.readouterr().err
+    again = [path.stat().st_mtime_ns for path in paths]
+    assert [a == b for a, b in zip(stamps, again, strict=True)] == [False, True, False, True]
+    xr.testing.assert_equal(before, dataset.load("three_phase_low", "train", tmp_path))
 
 
 def test_a_flipped_bit_in_the_intensities_is_found(tmp_path, stand_in):
@@ -309,7 +270,7 @@ def test_a_flipped_bit_in_the_intensities_is_found(tmp_path, stand_in):
     for position in (start + 100, start + 5000):
         path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         with pytest.raises(ValueError, match="damaged.*04_generate_datasets"):
-            dataset.open_dataset("three_phase_low", "train", tmp_path)
+            dataset.load("three_phase_low", "train", tmp_path)
 
 
 def inflated_size(stream):
@@ -319,58 +280,161 @@ def inflated_size(stream):
         return 0
 
 
-def test_a_foreign_file_is_named(tmp_path, stand_in):
+def test_a_foreign_file_is_named_and_left_alone(tmp_path, stand_in):
     path = tmp_path / "two_phase_low_test.nc"
     xr.Dataset({"intensity": ("x", [1.0])}).to_netcdf(path)
-    with pytest.raises(ValueError, match="not a data set of this package.*04_generate_datasets"):
-        dataset.open_dataset("two_phase_low", "test", tmp_path)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match="not a data set of this package"):
+        dataset.load("two_phase_low", "test", tmp_path)
+    with pytest.raises(ValueError, match="not a data set of this package"):
+        generate(tmp_path, "two_phase_low", "test")
+    assert path.read_bytes() == content and stand_in.curves == 0
     path.write_text("porosity,0.5\n")
     with pytest.raises(ValueError, match="not NetCDF.*04_generate_datasets"):
-        dataset.open_dataset("two_phase_low", "test", tmp_path)
+        dataset.load("two_phase_low", "test", tmp_path)
+
+
+def test_a_file_of_other_seeds_is_refused(tmp_path, stand_in, monkeypatch):
+    path = generate(tmp_path)
+    monkeypatch.setattr(shardfile, "keys", lambda *args: sampling.keys(*args) ^ np.uint64(1))
+    with pytest.raises(ValueError, match=f"{path.name} was made from other seeds"):
+        generate(tmp_path)
 
 
 def test_a_renamed_file_is_refused(tmp_path, stand_in):
     generate(tmp_path).rename(tmp_path / "three_phase_low_test.nc")
     with pytest.raises(ValueError, match="split = train, wanted is test"):
-        dataset.open_dataset("three_phase_low", "test", tmp_path)
+        dataset.load("three_phase_low", "test", tmp_path)
 
 
-def test_values_that_no_simulation_makes_are_refused(tmp_path, stand_in):
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_curves_that_no_simulation_makes_are_not_written(tmp_path, monkeypatch, bad):
+    simulate = StandIn()
+    monkeypatch.setattr(
+        dataset.simulation, "simulate", lambda *args, **more: np.where(np.arange(12) == 3, bad, simulate(*args, **more))
+    )
+    with pytest.raises(RuntimeError, match="low_train.nc would hold intensities that are not positive numbers"):
+        generate(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["intensity", "index", "grid_size"])
+def test_edited_files_are_found(tmp_path, stand_in, change):
     path = generate(tmp_path)
-    data = dataset.open_dataset("three_phase_low", "train", tmp_path)
-    for change, message in (
-        ({"intensity": data["intensity"].where(data["index"] != 3, -1.0)}, "not positive numbers"),
-        ({"intensity": data["intensity"].where(data["index"] != 3)}, "not positive numbers"),
-        ({"index": data["index"] + 1}, "does not hold the samples"),
-    ):
-        path.unlink()
-        data.assign(change).to_netcdf(path)
-        with pytest.raises(ValueError, match=message):
-            dataset.open_dataset("three_phase_low", "train", tmp_path)
+    with netCDF4.Dataset(path, "a") as file:
+        if change == "grid_size":
+            file.grid_size = np.int64(65)
+        else:
+            file[change][3] *= 2
+    with pytest.raises(dataset.DamagedError, match="does not hold what its checksum|does not hold the samples"):
+        dataset.load("three_phase_low", "train", tmp_path)
+    curves = stand_in.curves
+    generate(tmp_path)
+    assert stand_in.curves == curves + 20
 
 
 def test_a_missing_file_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="low_test.nc does not exist; run.*04_generate_datasets"):
-        dataset.open_dataset("two_phase_low", "test", tmp_path)
+        dataset.load("two_phase_low", "test", tmp_path)
 
 
 def test_missing_and_mixed_shards_are_named(tmp_path, stand_in):
-    for number in (1, 3):
-        generate(tmp_path, shards=f"{number}/4")
-    with pytest.raises(FileNotFoundError, match="2 of 4 shards.*first: .*shard-002-of-004.nc"):
-        dataset.open_dataset("three_phase_low", "train", tmp_path)
-    generate(tmp_path, shards="2/4")
-    other = generate(tmp_path, shards="4/4", smoothing_sigma=2.0)
-    with pytest.raises(ValueError, match="004-of-004.nc was made with smoothing_sigma = 2.0, wanted is 1"):
-        dataset.open_dataset("three_phase_low", "train", tmp_path)
-    other.unlink()
-    third = tmp_path / "three_phase_low_train_shard-003-of-004.nc"
-    other.write_bytes(third.read_bytes())
+    shards = plan(tmp_path, shard_size=5)
+    dataset.generate([shards[0], shards[2]])
+    for read in (dataset.open, dataset.load):
+        with pytest.raises(FileNotFoundError, match="2 of 4 shards.*first: .*shard-002-of-004.nc"):
+            read("three_phase_low", "train", tmp_path)
+    dataset.generate([shards[1]])
+    (other,) = dataset.generate(plan(tmp_path, shard_size=5, smoothing_sigma=2.0)[3:])
+    for read in (dataset.open, dataset.load):
+        with pytest.raises(ValueError, match="004-of-004.nc was made with smoothing_sigma = 2.0, wanted is 1"):
+            read("three_phase_low", "train", tmp_path)
+    other.write_bytes(shards[2].path.read_bytes())
     with pytest.raises(ValueError, match="shard-004-of-004.nc holds what belongs into .*shard-003-of-004.nc"):
-        dataset.open_dataset("three_phase_low", "train", tmp_path)
+        dataset.open("three_phase_low", "train", tmp_path)
     generate(tmp_path)
     with pytest.raises(ValueError, match="holds both"):
-        dataset.open_dataset("three_phase_low", "train", tmp_path)
+        dataset.open("three_phase_low", "train", tmp_path)
+
+
+def test_opening_reads_no_curves(tmp_path, stand_in, monkeypatch):
+    generate(tmp_path, shard_size=5)
+    read = []
+    real = shardfile.read
+    monkeypatch.setattr(shardfile, "read", lambda path, names: (read.extend(names), real(path, names))[1])
+    data = dataset.open("three_phase_low", "train", tmp_path)
+    assert "intensity" not in read and data["intensity"].chunks == ((5,) * 4, (Q.size,))
+    some = data["intensity"].isel(sample=slice(7, 9)).values
+    assert read.count("intensity") == 1  # one shard of four
+    monkeypatch.undo()
+    np.testing.assert_array_equal(some, dataset.load("three_phase_low", "train", tmp_path)["intensity"][7:9])
+
+
+def test_loading_takes_little_more_than_the_arrays(tmp_path, stand_in):
+    # 2 000 curves of 500 q in 20 shards: 4 MB, and one shard at a time with its float64 row.
+    generate(tmp_path, n_sample=2000, q=PAPER_Q, shard_size=100)
+    for replicate in (None, 0):
+        tracemalloc.start()
+        data = dataset.load("three_phase_low", "train", tmp_path, noise_replicate=replicate)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.3 * data.nbytes
+
+
+def test_noise_at_loading_is_that_of_the_whole(tmp_path, stand_in):
+    generate(tmp_path, n_sample=23, shard_size=4)
+    for replicate in (0, 3):
+        xr.testing.assert_identical(
+            dataset.load("three_phase_low", "train", tmp_path, noise_replicate=replicate),
+            dataset.add_measurement_noise(dataset.open("three_phase_low", "train", tmp_path), replicate),
+        )
+
+
+def test_status_counts_what_is_there(tmp_path, stand_in):
+    shards = dataset.plan(
+        {"test": 6, "train": 20}, cases=["two_phase_low", "three_phase_low"], directory=tmp_path, shard_size=5, **MAKE
+    )
+    assert [shard.split for shard in shards] == ["train"] * 8 + ["test"] * 4  # the large ones first
+    dataset.generate(dataset.share(shards, "1/2"), progress=False)
+    shards[0].path.write_bytes(b"")
+    shards[2].path.unlink()
+    table = dataset.status(shards)
+    assert table["of"].tolist() == [4, 4, 2, 2] and table["planned"].tolist() == [20, 20, 6, 6]
+    assert table["shards"].tolist() == [0, 2, 1, 1] and table["curves"].tolist() == [0, 10, 3, 3]
+    assert "truncated" in table["trouble"].iloc[0] and not table["trouble"].iloc[1:].any()
+    assert np.isnan(table["seconds"].iloc[0])
+
+
+@given(st.integers(1, 40), st.integers(1, 10))
+def test_shares_hold_each_shard_once(n_shard, count):
+    shards = list(range(n_shard))
+    shares = [dataset.share(shards, f"{k + 1}/{count}") for k in range(count)]
+    assert sorted(sum(shares, [])) == shards
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_leftovers_of_killed_runs_are_removed(tmp_path, stand_in):
+    shards = plan(tmp_path, shard_size=5)
+    leftover = tmp_path / f".{shards[1].path.name}.0123abcd.tmp"
+    foreign = tmp_path / ".something_else.nc.0123abcd.tmp"
+    for path in (leftover, foreign):
+        path.write_bytes(b"half a file")
+    dataset.generate(shards[:1], progress=False)
+    assert leftover.exists()  # its shard is not complete: it may be in the making
+    dataset.generate(shards, progress=False)
+    assert not leftover.exists() and foreign.exists()
+
+
+def test_a_run_whose_temporary_file_was_removed_takes_the_other_runs_file(tmp_path, stand_in, monkeypatch):
+    (shard,) = plan(tmp_path)
+    replace, checksum = os.replace, next(iter(dataset.generate([shard], progress=False).values()))
+
+    def too_late(source, target):
+        os.unlink(source)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", too_late)
+    assert dataset.generate([shard], overwrite=True, progress=False) == {shard.path: checksum}
 
 
 @pytest.mark.parametrize("bad, message", [
@@ -393,7 +457,8 @@ def test_missing_and_mixed_shards_are_named(tmp_path, stand_in):
     ({"smoothing_sigma": np.nan}, "smoothing_sigma must lie in"),
     ({"densities": (0, 1)}, "three finite numbers"),
     ({"densities": (0, np.nan, 1)}, "three finite numbers"),
-    ({"shards": "2/1"}, "shards must read"),
+    ({"shard_size": 0}, "shard_size must be a whole number"),
+    ({"shard_size": 2.0}, "shard_size must be a whole number"),
     ({"device": "tpu"}, "device must be one of cpu, gpu; got 'tpu'"),
 ])  # fmt: skip
 def test_bad_input_is_refused_before_any_work(tmp_path, stand_in, bad, message):
@@ -405,14 +470,14 @@ def test_bad_input_is_refused_before_any_work(tmp_path, stand_in, bad, message):
 def test_a_case_of_ones_own(tmp_path, stand_in):
     wide = Case("two_phase_wide", {"scaling_parameter": (0.5, 10.0), "porosity": (0.05, 0.6)})
     generate(tmp_path, wide)
-    data = dataset.add_measurement_noise(dataset.open_dataset(wide, "train", tmp_path))
+    data = dataset.add_measurement_noise(dataset.load(wide, "train", tmp_path))
     assert data.attrs["case"] == "two_phase_wide"
     assert json.loads(data.attrs["prior"])["porosity"] == [0.05, 0.6]
 
 
 def test_a_short_box_is_said_once(tmp_path, stand_in):
     with pytest.warns(UserWarning, match=r"box of 64 nm is shorter .* 201.1 nm at the upper end") as said:
-        generate(tmp_path)
+        generate(tmp_path, shard_size=5)
     assert len(said) == 1
 
 
@@ -422,7 +487,7 @@ def test_a_short_box_is_said_once(tmp_path, stand_in):
 @pytest.fixture
 def clean(tmp_path, stand_in):
     generate(tmp_path, q=PAPER_Q)
-    return dataset.open_dataset("three_phase_low", "train", tmp_path)
+    return dataset.load("three_phase_low", "train", tmp_path)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,0 +1,259 @@
+"""What `run_all.sh` does inside its environment: run the notebooks of a tier, make its data sets, tell its status.
+
+A tier is a table of notebook parameters, and nothing else.
+"""
+
+import argparse
+import resource
+import sys
+import time
+import warnings
+from ast import literal_eval
+from pathlib import Path
+
+from . import campaign, cluster, dataset, paper, training
+from .grid import Grid
+
+# A notebook gets those parameters that its own parameters cell declares.
+# fmt: off
+TIERS = {
+    "smoke": dict(
+        grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # voxels an edge, nm, voxels
+        n_train=48, n_validation=16, n_test=16, shard_size=20, overwrite=True,  # 04
+    ),
+    "laptop": dict(
+        grid_size=128, voxel_size=1.0, smoothing_sigma=1.0,
+        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
+        survey_grid_size=192, n_survey=24,  # 02
+        n_train=1500, n_validation=250, n_test=250, shard_size=250,  # 04
+        n_estimators=3000, patience=100, repeats=2,  # 06
+        n_draws=8, search_n_estimators=1000, search_patience=50,  # 06
+        n_resample=2000,  # 07
+        n_replicates=500,  # 08
+        n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
+        network_width=128, network_epochs=200,  # 09
+    ),
+    "paper": dict(
+        grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
+        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
+        survey_grid_size=512, n_survey=36,
+        n_train=2**19, n_validation=2**18, n_test=2**17, shard_size=2**12,
+        n_estimators=50_000, patience=1000, repeats=10,
+        n_draws=20, search_n_estimators=50_000, search_patience=1000, search_pooling=1,
+        n_resample=2000,
+        n_replicates=500,
+        n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
+        network_width=512, network_epochs=200,
+    ),
+}
+# fmt: on
+
+
+# ----------------------------------------------------------------------- notebooks
+
+
+def find_notebooks():
+    """The numbered notebooks, in order."""
+    return sorted((paper.root_directory() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def notebook_parameters(notebook, tier, **more):
+    """Parameters of a notebook: those that its parameters cell declares, with the values of the tier.
+
+    Parameters
+    ----------
+    notebook : Path
+    tier : str
+    **more
+        Values that come before those of the tier, such as the device.
+
+    Returns
+    -------
+    dict
+    """
+    import papermill
+
+    own = {name: literal_eval(entry["default"]) for name, entry in papermill.inspect_notebook(notebook).items()}
+    given = {"tier": tier, **TIERS[tier], **more}
+    return own | {name: value for name, value in given.items() if name in own}
+
+
+def run_notebooks(tier, device, scheduler, first):
+    """Execute the notebooks from number `first` on, then print the claims and what was written.
+
+    papermill runs in this one process, which starts four times faster than its command line.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    notebooks = find_notebooks()
+    todo = [notebook for notebook in notebooks if notebook.name[:2] >= first]
+    if not todo:
+        sys.exit(f"no notebook {first} or later; there are {', '.join(n.stem for n in notebooks) or 'none'}")
+    executed = paper.data_directory(tier) / "executed"
+    executed.mkdir(parents=True, exist_ok=True)
+    start = time.time()
+    for number, notebook in enumerate(todo, 1):
+        print(f"[{number:2d}/{len(todo)}] {notebook.stem}", flush=True)
+        copy = executed / notebook.name
+        copy.unlink(missing_ok=True)
+        started = time.perf_counter()
+        try:
+            papermill.execute_notebook(
+                notebook,
+                copy,
+                parameters=notebook_parameters(notebook, tier, device=device, scheduler=scheduler),
+                kernel_name="python3",
+                cwd=notebook.parent,
+                progress_bar=False,
+                stderr_file=sys.stderr,  # the notebooks' own progress bars
+                extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks would break those bars
+            )
+        except KeyboardInterrupt:
+            print(f"\nInterrupted in {notebook.stem}; go on with: ./run_all.sh {tier} --from {notebook.name[:2]}")
+            sys.exit(130)
+        except Exception as error:
+            name, reason = type(error).__name__, str(error)
+            if isinstance(error, PapermillExecutionError):
+                name, reason = error.ename, error.evalue
+                print("\n".join(error.traceback))
+            elif name == "DeadKernelError":
+                reason += " (often for want of memory)"
+            print(f"\nFAILED    {_shown(notebook)} after {time.perf_counter() - started:.1f} s")
+            print(f"error     {name}: {reason}")
+            print(f"executed  {_shown(copy) if copy.exists() else 'no copy: it did not start'}")
+            sys.exit(1)
+        print(f"        {time.perf_counter() - started:.1f} s", flush=True)
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # from KiB
+    disk = sum(f.stat().st_size for f in paper.data_directory(tier).rglob("*") if f.is_file()) / 2**20
+    print(f"\n{tier} tier: {len(todo)} notebooks in {time.time() - start:.0f} s, ", end="")
+    print(f"largest process {peak:.2f} GiB, {disk:.0f} MiB in {_shown(paper.data_directory(tier))}")
+    _print_claims(tier)
+    _print_written(tier, start)
+    try:
+        paper.check_claims(tier)
+    except RuntimeError as error:
+        sys.exit(f"\n{error}")
+
+
+def _print_claims(tier):
+    claims = paper.claims_table(tier)
+    verdicts = claims["verdict"].where(claims["as_expected"], claims["verdict"] + "  <- unexpected")
+    table = claims[["notebook", "id", "paper_value", "tolerance", "value", "unit"]].assign(verdict=verdicts)
+    print(f"\nClaims of the paper ({tier} tier)")
+    table = table.rename(columns={"paper_value": "paper", "value": "ours"}).astype(object).fillna("")
+    print(table.to_markdown(index=False, tablefmt="simple", floatfmt=".4g"))
+    print(", ".join(f"{count} {verdict}" for verdict, count in claims["verdict"].value_counts().items()))
+
+
+def _print_written(tier, start):
+    figures = paper.figure_directory(tier)
+    inner = [folder for folder in map(paper.figure_directory, TIERS) if figures in folder.parents]  # of other tiers
+    written = [
+        _shown(path)
+        for path in sorted(figures.rglob("*"))
+        if path.is_file() and path.stat().st_mtime >= start and not any(folder in path.parents for folder in inner)
+    ]
+    print(f"\n{len(written)} figures and tables written")
+    print("\n".join(f"  {path}" for path in written))
+
+
+def _shown(path):
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+# ---------------------------------------------------------------- data sets, status
+
+
+def plan_shards(tier, device="cpu"):
+    """The shards that notebook 04 makes at a tier."""
+    p = notebook_parameters(_notebook("04"), tier)
+    return dataset.plan(
+        {"train": p["n_train"], "validation": p["n_validation"], "test": p["n_test"]},
+        directory=paper.data_directory(tier) / "datasets",
+        grid=Grid(p["grid_size"], p["voxel_size"]),
+        smoothing_sigma=p["smoothing_sigma"],
+        device=device,
+        shard_size=p["shard_size"],
+    )
+
+
+def plan_runs(tier, device="cpu"):
+    """The training runs of the final models that notebook 06 makes at a tier; their data sets must be there."""
+    p = notebook_parameters(_notebook("06"), tier)
+    return campaign.plan_models(
+        datasets=paper.data_directory(tier) / "datasets",
+        directory=paper.data_directory(tier) / "runs",
+        hyperparameters=training.final_hyperparameters(tier),
+        **{name: p[name] for name in ("n_estimators", "patience", "repeats", "seed")},
+        device=device,
+    )
+
+
+def _notebook(number):
+    (notebook,) = (path for path in find_notebooks() if path.name.startswith(number))
+    return notebook
+
+
+def generate(tier, device, scheduler, shards):
+    """Make the missing shards of a tier, or this process's share of them."""
+    todo = dataset.share(plan_shards(tier, device), shards)
+    with cluster.connect(scheduler, device=device) as client:
+        made = dataset.generate(todo, client=client)
+    print(f"{len(made)} shards are complete in {_shown(paper.data_directory(tier) / 'datasets')}")
+
+
+def print_status(tier, device):
+    """Say what is there of a tier's data sets and models, and how long the rest takes."""
+    table = dataset.status(plan_shards(tier, device))
+    print(f"Data sets of the {tier} tier")
+    print(table.drop(columns="trouble").reset_index().round(3).to_markdown(index=False, tablefmt="simple"))
+    for trouble in filter(None, table["trouble"]):
+        print(trouble)
+    missing = int((table["planned"] - table["curves"]).sum())
+    if missing:
+        rate = table["seconds"].mean()  # of the shards that are there
+        rest = f"{_duration(missing * rate)} at the rate so far, on one worker" if rate > 0 else "no rate measured yet"
+        print(f"missing: {missing} curves; {rest}\nmodels: wait for the data sets")
+        return
+    runs = plan_runs(tier, device)
+    done = campaign.finished(runs)
+    text = f"no curve is missing\nmodels: {len(done)} of {len(runs)} training runs are finished"
+    if done and len(done) < len(runs):
+        seconds = sum(fit.seconds for fit in campaign.execute(done, progress=False)) / len(done)
+        text += f"; {_duration((len(runs) - len(done)) * seconds)} for the rest, one at a time"
+    print(text)
+
+
+def _duration(seconds):
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
+
+
+def main(arguments=None):
+    """Entry point of ``python -m grfsaxs_lib.pipeline``; see ``run_all.sh --help`` for the options."""
+    parser = argparse.ArgumentParser(prog="run_all.sh")
+    parser.add_argument("task", choices=("run", "generate", "status"))
+    parser.add_argument("tier", choices=TIERS)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--scheduler", default="")
+    parser.add_argument("--shards", default="1/1")
+    parser.add_argument("--from", dest="first", default="00")
+    p = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore", "the box of")  # notebook 04 looks into it
+    try:
+        if isinstance(cluster.parse_scheduler(p.scheduler), str):
+            with cluster.connect(p.scheduler):
+                pass  # an address that does not answer is told before the first notebook, not in the fourth
+        if p.task == "run":
+            run_notebooks(p.tier, p.device, p.scheduler, p.first)
+        elif p.task == "generate":
+            generate(p.tier, p.device, p.scheduler, p.shards)
+        else:
+            print_status(p.tier, p.device)
+    except (ValueError, FileNotFoundError, cluster.ClusterError, dataset.backend.DeviceError) as error:
+        sys.exit(f"run_all.sh: {error}")
+
+
+if __name__ == "__main__":
+    main()

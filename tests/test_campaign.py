@@ -1,0 +1,189 @@
+"""Plans of training runs, and what is kept of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from grfsaxs_lib import campaign, dataset, training
+from grfsaxs_lib.grid import Grid
+from grfsaxs_lib.parameters import CASES
+from grfsaxs_lib.preprocess import Preprocessing
+
+pytestmark = pytest.mark.filterwarnings("ignore:the box of")
+FAST = {"learning_rate": 0.2, "max_depth": 3, "subsample": 0.5, "max_bin": 16}
+Q = np.linspace(0.4, 3.0, 12)
+SETTINGS = {"hyperparameters": FAST, "n_estimators": 12, "patience": 4, "seed": 3, "n_jobs": 1}
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """Real curves of tiny structures, two cases."""
+    folder = tmp_path_factory.mktemp("datasets")
+    plan = dataset.plan(
+        {"train": 40, "validation": 12}, cases=["two_phase_low", "three_phase_low"], directory=folder,
+        grid=Grid(12, 1.0), smoothing_sigma=1.0, q=Q, shard_size=15,
+    )  # fmt: skip
+    dataset.generate(plan, progress=False)
+    return folder
+
+
+@pytest.fixture
+def plan(datasets, tmp_path):
+    def make(**more):
+        setting = SETTINGS | {"cases": ["two_phase_low", "three_phase_low"], "repeats": 2} | more
+        return campaign.plan_models(datasets=datasets, directory=tmp_path / "runs", **setting)
+
+    return make
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Counts the calls of `training.fit`; the one in `fails_at` raises."""
+    calls, fit = [], training.fit
+
+    def counted(*args, **more):
+        calls.append(more["run"])
+        if len(calls) == counted.fails_at:
+            raise RuntimeError("the machine stops here")
+        return fit(*args, **more)
+
+    counted.fails_at, counted.calls = None, calls
+    monkeypatch.setattr(training, "fit", counted)
+    return counted
+
+
+def test_samples_are_those_of_the_notebooks(datasets):
+    """Step by step: load, add noise, fit, transform, pool."""
+    samples = campaign.read_samples("three_phase_low", datasets, pooling=3)
+    sets = [
+        dataset.add_measurement_noise(dataset.open("three_phase_low", s, datasets)) for s in ("train", "validation")
+    ]
+    preprocessing = Preprocessing.fit(sets[0]["intensity"].values, Q)
+    for x, y, part in zip((samples.x_train, samples.x_val), (samples.y_train, samples.y_val), sets, strict=True):
+        features = preprocessing.transform(part["intensity"].values)
+        np.testing.assert_array_equal(x, features.reshape(len(features), 4, 3).mean(axis=-1))
+        assert list(y) == list(CASES["three_phase_low"].outputs)
+        assert all((y[name] == part[name]).all() for name in y)
+    assert samples.of("porosity")[1] is samples.y_train["porosity"]
+    with pytest.raises(ValueError, match="pooling must divide the 12 q values; got 5"):
+        campaign.read_samples("three_phase_low", datasets, pooling=5)
+
+
+def test_every_output_has_its_runs(plan, datasets):
+    runs = plan()
+    assert [(run.case, run.output, run.run) for run in runs] == [
+        (case, output, number)
+        for case in ("two_phase_low", "three_phase_low") for output in CASES[case].outputs for number in (0, 1)
+    ]  # fmt: skip
+    assert len({run.path for run in runs}) == len(runs)
+
+
+def test_the_best_run_is_what_a_fit_by_hand_gives(plan, datasets):
+    runs = plan(cases=["two_phase_low"])
+    fits = campaign.execute(runs, progress=False)
+    best = campaign.best_fits(runs, fits)
+    samples = campaign.read_samples("two_phase_low", datasets)
+    for output in ("scaling_parameter", "porosity"):
+        by_hand = [training.fit(*samples.of(output), **SETTINGS, run=run, progress=False) for run in (0, 1)]
+        mine = [fit for run, fit in zip(runs, fits, strict=True) if run.output == output]
+        for here, there in zip(by_hand, mine, strict=True):
+            assert here.booster.save_raw("ubj") == there.booster.save_raw("ubj")
+            np.testing.assert_array_equal(here.history, there.history)
+        assert best["two_phase_low", output].validation_mse == min(fit.validation_mse for fit in by_hand)
+
+
+def test_finished_runs_are_kept(plan, trained):
+    runs = plan()
+    first = campaign.execute(runs, progress=False)
+    assert len(trained.calls) == 10 and campaign.finished(runs) == runs
+    again = campaign.execute(plan(), threads=3, progress=False)
+    assert len(trained.calls) == 10
+    for one, other in zip(first, again, strict=True):
+        assert one.booster.save_raw("ubj") == other.booster.save_raw("ubj")
+        assert one.validation_mse == other.validation_mse and one.seconds == other.seconds
+
+
+def test_a_crash_costs_one_run(plan, trained):
+    trained.fails_at = 4
+    with pytest.raises(RuntimeError, match="the machine stops here"):
+        campaign.execute(plan(), progress=False)
+    assert len(campaign.finished(plan())) == 3
+    campaign.execute(plan(), progress=False)
+    assert len(trained.calls) == 4 + 7
+
+
+@pytest.mark.parametrize("suffix", [".json", ".ubj"])
+@pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
+def test_damaged_runs_are_done_again(plan, trained, suffix, harm):
+    runs = plan(cases=["two_phase_low"], repeats=1)
+    before = campaign.execute(runs, progress=False)
+    path = runs[0].path.with_suffix(suffix)
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[len(content) // 2 if suffix == ".ubj" else content.index(b"recipe")] ^= 4
+    path.write_bytes(content[:-10] if harm == "truncate" else content)
+    if harm == "remove":
+        path.unlink()
+    assert campaign.finished(runs) == runs[1:]
+    after = campaign.execute(runs, progress=False)
+    assert len(trained.calls) == 3
+    assert before[0].booster.save_raw("ubj") == after[0].booster.save_raw("ubj")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"seed": 4}, {"n_estimators": 13}, {"patience": 5}, {"hyperparameters": FAST | {"max_depth": 2}}],
+    ids=lambda other: next(iter(other)),
+)
+def test_runs_of_other_settings_are_not_mixed(plan, trained, other):
+    campaign.execute(plan(cases=["two_phase_low"], repeats=1), progress=False)
+    changed = plan(cases=["two_phase_low"], repeats=1, **other)
+    assert campaign.finished(changed) == []
+    campaign.execute(changed, progress=False)
+    assert len(trained.calls) == 4
+    assert len(campaign.finished(plan(cases=["two_phase_low"], repeats=1))) == 2  # nothing was lost
+
+
+def test_threads_do_not_decide_the_trees(plan, trained):
+    campaign.execute(plan(cases=["two_phase_low"]), progress=False)
+    assert len(campaign.finished(plan(cases=["two_phase_low"], n_jobs=2))) == 4
+
+
+def test_changed_data_are_noticed(plan, datasets, tmp_path, monkeypatch):
+    runs = plan(cases=["two_phase_low"])
+    monkeypatch.setattr(campaign, "_data_checksum", lambda *args: "other")
+    with pytest.raises(ValueError, match="data sets of two_phase_low in .* have changed since"):
+        campaign.execute(runs, progress=False)
+    assert campaign.finished(plan(cases=["two_phase_low"])) == []
+
+
+def test_search(datasets, tmp_path, trained):
+    setting = {name: SETTINGS[name] for name in ("n_estimators", "patience", "seed", "n_jobs")}
+    places = {"datasets": datasets, "directory": tmp_path}
+    two, three = (
+        campaign.plan_search("two_phase_low", "porosity", n_draws=n, pooling=4, **setting, **places) for n in (2, 3)
+    )
+    assert [run.path for run in two] == [run.path for run in three[:2]]  # a longer search goes on
+    campaign.execute(two, progress=False)
+    fits = campaign.execute(three, progress=False)
+    assert len(trained.calls) == 3 and all(fit.booster is None for fit in fits)
+    assert len(list(tmp_path.glob("*.json"))) == 3 and not list(tmp_path.glob("*.ubj"))
+    assert set(three[0].hyperparameters) == set(training.PAPER_HYPERPARAMETERS)
+    description = json.loads(three[0].path.read_text())
+    assert description["recipe"]["pooling"] == 4 and description["validation_mse"] == fits[0].validation_mse
+
+
+def test_bad_plans_are_refused_before_any_work(plan, datasets, trained, tmp_path):
+    for bad, message in (
+        ({"repeats": 0}, "repeats must"),
+        ({"n_estimators": 0}, "n_estimators must"),
+        ({"hyperparameters": {"depth": 3}}, "'depth'"),
+        ({"cases": ["four_phase"]}, "case must be one of"),
+        ({"device": "tpu"}, "device must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan(**bad)
+    with pytest.raises(FileNotFoundError, match="two_phase_high_train.nc does not exist.*04_generate_datasets"):
+        plan(cases=["two_phase_high"])
+    assert trained.calls == [] and campaign.execute([]) == []

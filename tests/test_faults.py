@@ -1,0 +1,307 @@
+"""Real faults, really caused: after each, all curves are there once, with the same bits, and nothing else is."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from disturbed_run import SHARD_SIZE, plan
+
+from grfsaxs_lib import campaign, cluster, dataset, shardfile
+
+RUN = Path(__file__).with_name("disturbed_run.py")
+ONE_THREAD = os.environ | {"NUMBA_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Checksums by file name, of a plain loop in this process."""
+    made = dataset.generate(plan(tmp_path_factory.mktemp("undisturbed")), progress=False)
+    return {path.name: checksum for path, checksum in made.items()}
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two worker processes, restarted by their nannies if they die."""
+    with cluster.connect("local:2") as client:
+        yield client
+
+
+@pytest.fixture
+def check(undisturbed):
+    def check(folder):
+        found = {path.name: shardfile.verify(path)[0]["checksum"] for path in Path(folder).iterdir()}
+        assert found == undisturbed
+        for split, n in (("train", 60), ("test", 24)):
+            np.testing.assert_array_equal(dataset.load("three_phase_high", split, folder)["index"], np.arange(n))
+
+    return check
+
+
+def wait_for_files(folder, n, timeout=60):
+    start = time.monotonic()
+    while len(list(Path(folder).glob("*.nc"))) < n:
+        assert time.monotonic() - start < timeout
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def meanwhile(action, *args):
+    """Do something in another thread, and raise here what it raises."""
+    errors = []
+
+    def work():
+        try:
+            action(*args)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    thread.join()
+    assert errors == []
+
+
+def test_workers_make_the_same_files(client, tmp_path, check):
+    made = dataset.generate(plan(tmp_path)[::-1], client=client, progress=False)
+    assert list(made) == [shard.path for shard in plan(tmp_path)[::-1]]
+    check(tmp_path)
+
+
+def test_progress_reaches_the_client(client, tmp_path, capfd):
+    shards = plan(tmp_path)
+    dataset.generate(shards[:3], client=client)
+    assert f"{3 * SHARD_SIZE}/{3 * SHARD_SIZE}" in capfd.readouterr().err
+
+
+def test_a_worker_killed_in_mid_shard(client, tmp_path, check):
+    def kill():
+        wait_for_files(tmp_path, 2)
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+    with meanwhile(kill):
+        dataset.generate(plan(tmp_path), client=client, progress=False)
+    check(tmp_path)
+
+
+def kill_at_random(folder, rng, whole_group):
+    """Start a run on two workers, and kill it at a random moment after its begin; its process group."""
+    process = subprocess.Popen(
+        [sys.executable, RUN, folder, "local:2"],
+        env=ONE_THREAD,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    while process.stdout.readline() != "begin\n":  # the address of the dashboard comes first
+        assert process.poll() is None
+    time.sleep(rng.uniform(0, 1.5))
+    if whole_group:  # as a batch system does
+        os.killpg(process.pid, signal.SIGKILL)
+    else:  # the workers are left alone, and end by themselves
+        process.kill()
+    process.wait()
+    process.stdout.close()
+    return process.pid
+
+
+def test_a_run_killed_at_random_moments(tmp_path, check, request):
+    kills, seed = request.config.getoption("--kills"), 4
+    rng = np.random.default_rng(seed)
+    groups, files = [], []
+    for n in range(kills):
+        if n and len(list(tmp_path.glob("*.nc"))) == len(plan(tmp_path)):
+            check(tmp_path)
+            for path in tmp_path.iterdir():
+                path.unlink()
+        groups.append(kill_at_random(tmp_path, rng, whole_group=n % 2 == 0))
+        files.append(len(list(tmp_path.glob("*.nc"))))
+    print(f"{kills} kills; files of {len(plan(tmp_path))} after each: {files}")
+    dataset.generate(plan(tmp_path), progress=False)
+    start = time.monotonic()
+    for group in groups:  # the last of the workers that were left alone
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.killpg(group, 0)
+                assert time.monotonic() - start < 60
+                time.sleep(0.1)
+    dataset.generate(plan(tmp_path), progress=False)
+    check(tmp_path)
+
+
+def test_damaged_and_leftover_files(client, tmp_path, check, capfd):
+    shards = plan(tmp_path)
+    dataset.generate(shards, progress=False)
+    shards[0].path.write_bytes(shards[0].path.read_bytes()[:-1000])
+    content = bytearray(shards[1].path.read_bytes())
+    content[-3000] ^= 1
+    shards[1].path.write_bytes(content)
+    shards[2].path.unlink()
+    (tmp_path / f".{shards[2].path.name}.0badcafe.tmp").write_bytes(content[:5000])
+    dataset.generate(shards, client=client, progress=False)
+    check(tmp_path)
+
+
+def test_a_full_disk(client, tmp_path, check):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"only root can mount a small disk: {mounted.stderr.strip()}")
+    try:
+        for workers in (None, client):
+            with pytest.raises(OSError, match="No space left"):
+                dataset.generate(plan(disk), client=workers, progress=False)
+        there = [path.name for path in disk.iterdir() if path.suffix == ".nc"]
+        assert 0 < len(there) < len(plan(disk))
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        dataset.generate(plan(disk), client=client, progress=False)
+        check(disk)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_the_scheduler_lost(tmp_path, check):
+    where, folder = tmp_path / "scheduler.json", tmp_path / "data"
+    dask = [sys.executable, "-m", "distributed.cli.dask_"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with contextlib.ExitStack() as stack:
+
+        def start(kind, *options):
+            command = [*dask[:2], dask[2] + kind, "--scheduler-file", where, "--no-dashboard", *options]
+            process = stack.enter_context(subprocess.Popen(command, **quiet))
+            stack.callback(process.kill)
+            return process
+
+        scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0")
+        start("worker", "--nthreads", "1", "--no-nanny", "--local-directory", tmp_path, "--death-timeout", "20")
+        deadline = time.monotonic() + 60
+        while not where.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with cluster.connect(json.loads(where.read_text())["address"]) as client:
+            client.wait_for_workers(1, timeout=60)
+
+            def kill():
+                wait_for_files(folder, 2)
+                scheduler.kill()
+
+            with meanwhile(kill), pytest.raises(cluster.ClusterError, match="scheduler was lost.*run the same again"):
+                dataset.generate(plan(folder), client=client, progress=False)
+    dataset.generate(plan(folder), progress=False)
+    check(folder)
+
+
+def test_two_runs_at_once(tmp_path, check):
+    runs = [subprocess.Popen([sys.executable, RUN, tmp_path, *more], env=ONE_THREAD) for more in ([], ["local:2"])]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    check(tmp_path)
+
+
+# The cluster itself ----------------------------------------------------------------------------------
+
+
+def die(task, report):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(task, report):
+    if task == 3:
+        raise ValueError("task three is refused")
+    return task
+
+
+def run(function, tasks, client, folder, **more):
+    sizes = [1] * len(tasks)
+    setting = {"directory": folder, "label": "test", "unit": "task", "progress": False}
+    return list(cluster.run(function, tasks, sizes, client=client, **setting | more))
+
+
+def test_a_task_that_kills_its_workers_is_named(client, tmp_path):
+    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
+    with pytest.raises(cluster.ClusterError, match="several workers died one after another over the deadly task"):
+        run(die, ["the deadly task"], client, tmp_path)
+    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 3))
+    client.wait_for_workers(2, timeout=60)
+
+
+@pytest.mark.parametrize("where", ["here", "threads", "workers"])
+def test_what_a_task_raises_is_raised(client, tmp_path, where):
+    workers, threads = client if where == "workers" else None, 3 if where == "threads" else 1
+    with pytest.raises(ValueError, match="task three is refused"):
+        run(fail, list(range(8)), workers, tmp_path, threads=threads)
+    done = run(fail, [0, 1, 2], workers, tmp_path, threads=threads)
+    assert sorted(done) == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_a_folder_that_workers_do_not_see(client, tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            pytest.skip("no /proc here")
+        with pytest.raises(cluster.ClusterError, match="2 workers do not see .*use a shared folder"):
+            # The name of a folder in this process, and of nothing in another.
+            run(fail, [0], client, Path(f"/proc/self/fd/{descriptor}"))
+    finally:
+        os.close(descriptor)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_of_other_versions_are_refused(client, monkeypatch):
+    monkeypatch.setattr("grfsaxs_lib.provenance._LIBRARIES", ("numpy", "pytest"))
+    address = client.scheduler.address
+    with pytest.raises(cluster.ClusterError, match="has .*pytest None .here .*use one environment"):
+        with cluster.connect(address):
+            pass
+
+
+def test_training_runs_on_workers(client, tmp_path):
+    folder = tmp_path / "data"
+    shards = plan(folder)
+    others = dataset.plan(
+        {"validation": 12}, cases=["three_phase_high"], directory=folder, grid=shards[0].grid, smoothing_sigma=1.0,
+        q=shards[0].q,
+    )  # fmt: skip
+    dataset.generate(shards + others, client=client, progress=False)
+    fits = []
+    for name, workers in (("here", None), ("there", client)):
+        runs = campaign.plan_models(
+            datasets=folder, directory=tmp_path / name, cases=["three_phase_high"], repeats=2, seed=1, n_jobs=1,
+            hyperparameters={"max_depth": 3}, n_estimators=8, patience=3,
+        )  # fmt: skip
+        fits.append(campaign.execute(runs, client=workers, progress=False))
+    for here, there in zip(*fits, strict=True):
+        assert here.booster.save_raw("ubj") == there.booster.save_raw("ubj")
+
+
+ADDRESSES = ["tcp://a-b.c:8786", "10.0.0.7:8786", "tls://[::1]:1"]
+MALFORMED = ["local", "local:0", "local:-1", "local:x", "host", "tcp://host", ":1", "a b:1", 2, None]
+
+
+@pytest.mark.parametrize("text, meaning", [("", None), ("local:2", 2), *zip(ADDRESSES, ADDRESSES, strict=True)])
+def test_schedulers(text, meaning):
+    assert cluster.parse_scheduler(text) == meaning
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+def test_malformed_schedulers_are_refused(text):
+    with pytest.raises(ValueError, match="scheduler must be local:N"), cluster.connect(text):
+        pass
+
+
+def test_each_local_worker_has_a_gpu_of_its_own(client):
+    client.register_plugin(cluster._one_gpu_each(), name="gpus")
+    try:
+        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+        assert sorted(seen.values()) == ["0", "1"]
+    finally:
+        client.unregister_worker_plugin("gpus")
