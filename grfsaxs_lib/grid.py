@@ -13,7 +13,7 @@ Conventions of the whole package:
 
 import operator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 
@@ -77,24 +77,14 @@ class Grid:
         """(N,) ndarray of float64: q along one axis in FFT order [nm^-1], Eq. (2)."""
         return self.q_spacing * np.fft.fftfreq(self.size, 1 / self.size)
 
-    @cached_property
+    @property
     def shell_counts(self):
         r"""(3 (N/2)\ :sup:`2` + 1,) ndarray of int64: modes of the cube on each shell :math:`n^2 = i^2 + j^2 + k^2`.
 
         Counted from the actual modes, so shells that leave the cube through its
         faces hold only what is inside.
         """
-        squares = np.arange(-self.size // 2, self.size // 2) ** 2
-        counts = np.zeros(3 * squares[0] + 1, dtype=np.int64)
-        counts[0] = 1
-        for _ in range(3):
-            reach = np.flatnonzero(counts)[-1] + 1
-            axis_added = np.zeros_like(counts)
-            for square in squares:
-                axis_added[square : square + reach] += counts[:reach]
-            counts = axis_added
-        counts.flags.writeable = False
-        return counts
+        return _shell_counts(self.size)
 
     @property
     def intensity_scale(self):
@@ -106,6 +96,21 @@ class Grid:
         same expected value.
         """
         return (PAPER_SIZE / self.size) ** 3 * (self.voxel_size / PAPER_VOXEL_SIZE) ** 3
+
+
+@lru_cache(maxsize=16)  # not kept in the grid, which travels with every task of a cluster
+def _shell_counts(size):
+    squares = np.arange(-size // 2, size // 2) ** 2
+    counts = np.zeros(3 * squares[0] + 1, dtype=np.int64)
+    counts[0] = 1
+    for _ in range(3):
+        reach = np.flatnonzero(counts)[-1] + 1
+        axis_added = np.zeros_like(counts)
+        for square in squares:
+            axis_added[square : square + reach] += counts[:reach]
+        counts = axis_added
+    counts.flags.writeable = False
+    return counts
 
 
 PAPER_SIZE = 512

@@ -22,8 +22,13 @@ def package_version():
 
 def versions():
     """Versions of Python, of this package and of the installed libraries that decide the numbers, by name."""
+    return dict(_versions(_LIBRARIES))
+
+
+@functools.cache
+def _versions(libraries):
     found = {"python": platform.python_version(), "grfsaxs": package_version()}
-    for name in _LIBRARIES:
+    for name in libraries:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -219,7 +219,9 @@ def overwrite(shard, report):
         with moved_into_place(shard.path) as temporary:
             # A full disk is a plain error here; inside HDF5 it is an obscure one, and the file stays open.
             temporary.write_bytes(bytes(dataset.nbytes + 2**16))
-            dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+            # Not `to_netcdf`: on a Dask worker it asks the scheduler for a lock at every variable.
+            with _NETCDF, netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
+                dataset.dump_to_store(xr.backends.NetCDF4DataStore(file), encoding=encoding)
     except FileNotFoundError:
         # Another run has finished this shard, and taken our temporary file for a leftover.
         return verify(shard.path)[0]["checksum"]

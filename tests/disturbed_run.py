@@ -27,7 +27,6 @@ def plan(folder):
 
 def main(folder, scheduler=""):
     with cluster.connect(scheduler) as client:
-        print("begin", flush=True)
         dataset.generate(plan(folder), client=client, progress=False)
 
 

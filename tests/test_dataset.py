@@ -199,13 +199,13 @@ def test_a_killed_run_leaves_no_half_file(tmp_path, stand_in, monkeypatch, stop)
     elif stop == "moving":
         monkeypatch.setattr(os, "replace", fail)
     else:
-        original = xr.Dataset.to_netcdf
+        original = xr.Dataset.dump_to_store
 
-        def half(self, path, **kwargs):
-            original(self.isel(sample=slice(3)), path)
+        def half(self, store, **kwargs):
+            original(self.isel(sample=slice(3)), store)
             fail()
 
-        monkeypatch.setattr(xr.Dataset, "to_netcdf", half)
+        monkeypatch.setattr(xr.Dataset, "dump_to_store", half)
     with pytest.raises((RuntimeError, OSError), match="the machine stops here|No space left"):
         generate(tmp_path, split="test")
     with pytest.raises((RuntimeError, OSError)):

@@ -93,49 +93,51 @@ def test_a_worker_killed_in_mid_shard(client, tmp_path, check):
 
 
 def kill_at_random(folder, rng, whole_group):
-    """Start a run on two workers, and kill it at a random moment after its begin; its process group."""
+    """Start a run on two workers, and kill it at a random moment while it writes; its process group."""
     process = subprocess.Popen(
         [sys.executable, RUN, folder, "local:2"],
         env=ONE_THREAD,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        text=True,
         start_new_session=True,
     )
-    while process.stdout.readline() != "begin\n":  # the address of the dashboard comes first
-        assert process.poll() is None
-    time.sleep(rng.uniform(0, 1.5))
+    there = len(list(folder.glob("*.nc")))
+    wait_for_files(folder, rng.integers(there, len(plan(folder)) + 1))
+    time.sleep(rng.uniform(0, 0.1))  # about a shard's time
     if whole_group:  # as a batch system does
         os.killpg(process.pid, signal.SIGKILL)
     else:  # the workers are left alone, and end by themselves
         process.kill()
     process.wait()
-    process.stdout.close()
     return process.pid
 
 
 def test_a_run_killed_at_random_moments(tmp_path, check, request):
-    kills, seed = request.config.getoption("--kills"), 4
-    rng = np.random.default_rng(seed)
-    groups, files = [], []
-    for n in range(kills):
-        if n and len(list(tmp_path.glob("*.nc"))) == len(plan(tmp_path)):
-            check(tmp_path)
-            for path in tmp_path.iterdir():
-                path.unlink()
-        groups.append(kill_at_random(tmp_path, rng, whole_group=n % 2 == 0))
-        files.append(len(list(tmp_path.glob("*.nc"))))
-    print(f"{kills} kills; files of {len(plan(tmp_path))} after each: {files}")
-    dataset.generate(plan(tmp_path), progress=False)
+    kills, rng = request.config.getoption("--kills"), np.random.default_rng(4)
+    all_files, files = len(plan(tmp_path)), []
+    while len(files) < kills:
+        groups = []
+        for whole_group in (True, False, True)[: kills - len(files)]:  # each goes on where the last was killed
+            groups.append(kill_at_random(tmp_path, rng, whole_group))
+            files.append(len(list(tmp_path.glob("*.nc"))))
+        dataset.generate(plan(tmp_path), progress=False)
+        wait_for_the_end_of(groups)
+        dataset.generate(plan(tmp_path), progress=False)  # what workers left alone may have left behind
+        check(tmp_path)
+        for path in tmp_path.iterdir():
+            path.unlink()
+    print(f"{kills} kills; files there after each, of {all_files}: {files}")
+    assert any(0 < n < all_files for n in files)
+
+
+def wait_for_the_end_of(groups):
     start = time.monotonic()
-    for group in groups:  # the last of the workers that were left alone
+    for group in groups:
         with contextlib.suppress(ProcessLookupError):
             while True:
                 os.killpg(group, 0)
                 assert time.monotonic() - start < 60
                 time.sleep(0.1)
-    dataset.generate(plan(tmp_path), progress=False)
-    check(tmp_path)
 
 
 def test_damaged_and_leftover_files(client, tmp_path, check, capfd):
