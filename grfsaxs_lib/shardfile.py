@@ -209,7 +209,9 @@ def overwrite(shard, report):
         "smoothing_sigma_unit": VARIABLES["smoothing_sigma"].unit,
         "box_length": shard.grid.box_length,
         "densities_order": "pore, layer, solid",
-        **_provenance(shard.device, times),
+        **provenance(shard.device),
+        # Without the first curve, which may include compilation; NaN if there is no other.
+        "seconds_per_curve": float(np.diff(times).mean()) if len(times) > 1 else np.nan,
     }
     chunk = (min(indices.size, 256), shard.q.size)
     encoding = {name: {"_FillValue": None} for name in dataset.variables}
@@ -270,7 +272,8 @@ def _sampled_range(case, name):
     return {"comment": "uniform on sampled_range", "sampled_range": np.asarray(case.ranges[name])}
 
 
-def _provenance(device, times):
+def provenance(device):
+    """Global attributes that tell where, when and with what curves were made."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "source": f"grfsaxs_lib {package_version()}",
@@ -281,8 +284,6 @@ def _provenance(device, times):
         "references": f"https://doi.org/{PAPER_DOI}",
         "created": now,
         "history": f"{now}: simulated by grfsaxs_lib {package_version()}",
-        # Without the first curve, which may include compilation; NaN if there is no other.
-        "seconds_per_curve": float(np.diff(times).mean()) if len(times) > 1 else np.nan,
     }
 
 

@@ -12,7 +12,7 @@ NAME = PACKAGE.name
 
 # Data flow one way; only `simulation` composes the physics; the leaves are open to all but the kernels.
 LEAVES = {"parameters", "provenance"}
-PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation", "shardfile", "dataset"}
+PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation", "shardfile", "dataset", "reference"}
 AFTER_PHYSICS = {"instrument", "noise", "preprocess", "training", "model", "evaluation", "plotting", "paper"}
 MANY = {"sampling", "cluster", "campaign", "pipeline"}  # samples, tasks, and their composition
 ALLOWED = {
@@ -28,6 +28,7 @@ ALLOWED = {
     "cluster": set(),
     "shardfile": {"simulation", "grid", "paper", "sampling"},
     "dataset": {"backend", "cluster", "grid", "noise", "sampling", "shardfile", "simulation"},
+    "reference": {"grid", "paper", "sampling", "shardfile", "simulation"},
     "campaign": {"cluster", "dataset", "preprocess", "training"},
     "pipeline": {"campaign", "cluster", "dataset", "grid", "paper", "training"},
     **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},

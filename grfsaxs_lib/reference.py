@@ -1,0 +1,240 @@
+r"""Reference curves: structures at the paper's own 512³ voxels, kept with the repository.
+
+They are the first samples of the paper-tier data sets, by the same keys, in parts of at most 256 curves that are
+never rewritten. Intensities are rounded to 16 significant bits, a relative error of at most
+:math:`2^{-17} = 8\times10^{-6}`: a thousandth of the weakest measurement noise, in two thirds of the space.
+
+By Babinet's principle the two two-phase cases are one problem: two-phase low porosity serves both, as
+:math:`\epsilon` and :math:`1-\epsilon`. The replicates of the case study (section 2.5) are a case of their own.
+
+    python -m grfsaxs_lib.reference     # make the parts that are missing; hours, resumable
+"""
+
+import re
+import warnings
+from dataclasses import dataclass
+
+import netCDF4
+import numpy as np
+import xarray as xr
+
+from . import paper, shardfile, simulation
+from .grid import PAPER_GRID, PAPER_Q
+from .parameters import CASES, Case
+from .provenance import moved_into_place
+from .sampling import PARAMETERS, check_choice, keys, sample_parameters
+
+COUNTS = {
+    "two_phase_low": {"train": 768, "validation": 128, "test": 512},
+    "three_phase_low": {"train": 1024, "validation": 128, "test": 512},
+    "three_phase_high": {"train": 1024, "validation": 128, "test": 512},
+    "case_study": {"test": 500},
+}
+"""Curves aimed at, by case and split. A larger number adds parts; those that are there stay."""
+
+SMOOTHING_SIGMA = 2.0  # voxels, section 2.2
+ROUNDING = 2.0**-17
+"""Largest relative error of a stored intensity."""
+
+_PART = 256
+_SIGNIFICANT_BITS = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of consecutive reference curves, and a file.
+
+    Attributes
+    ----------
+    case, split : str
+    first, stop : int
+        Positions in the split, `stop` excluded.
+    """
+
+    case: str
+    split: str
+    first: int
+    stop: int
+
+    @property
+    def path(self):
+        """The file, ``data/reference/<case>_<split>_<first>-<last>.nc``."""
+        return directory() / f"{self.case}_{self.split}_{self.first:05d}-{self.stop - 1:05d}.nc"
+
+    @property
+    def keys_of(self):
+        """The case that owns the keys."""
+        if self.case == "case_study":
+            return Case("case_study", CASES["three_phase_high"].ranges)  # only the name enters the keys
+        return CASES[self.case]
+
+    @property
+    def indices(self):
+        return np.arange(self.first, self.stop)
+
+    @property
+    def seeds(self):
+        return keys(self.keys_of, self.split, self.indices, "structure")
+
+    @property
+    def parameters(self):
+        """Parameters of the curves, as `sampling.sample_parameters` returns them."""
+        if self.case == "case_study":
+            return {name: np.full(self.indices.size, paper.CASE_STUDY[name]) for name in PARAMETERS}
+        return sample_parameters(self.case, self.split, self.indices)
+
+
+def directory():
+    """The folder of the parts, ``data/reference``."""
+    return paper.root_directory() / "data" / "reference"
+
+
+def parts_there(case, split):
+    """The parts of a case and split that are there, in order.
+
+    Raises
+    ------
+    ValueError
+        If one between them is missing.
+    """
+    spans = sorted(
+        tuple(map(int, re.fullmatch(r".*_(\d+)-(\d+)", path.stem).groups()))
+        for path in directory().glob(f"{case}_{split}_*-*.nc")
+    )
+    parts = [Part(case, split, first, last + 1) for first, last in spans]
+    for part, expected in zip(parts, [0, *(part.stop for part in parts)], strict=False):
+        if part.first != expected:
+            raise ValueError(f"{directory()} lacks the reference curves of {case} {split} from {expected} on")
+    return parts
+
+
+def plan():
+    """The parts that `COUNTS` asks for and that are not there, those of every case in turn."""
+    parts = []
+    for case, splits in COUNTS.items():
+        for split, count in splits.items():
+            there = parts_there(case, split)
+            begin = there[-1].stop if there else 0
+            parts += [Part(case, split, first, min(first + _PART, count)) for first in range(begin, count, _PART)]
+    return sorted(parts, key=lambda part: part.first)
+
+
+def simulate(part, rows=slice(None), progress=None):
+    """Simulate curves of a part, whatever its file holds.
+
+    Parameters
+    ----------
+    part : Part
+    rows : slice, optional
+        Which of its curves.
+    progress : callable, optional
+        As in `simulation.simulate`.
+
+    Returns
+    -------
+    (n_curve, 500) ndarray of float64
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the box of")
+        return simulation.simulate(
+            PAPER_GRID,
+            **{name: values[rows] for name, values in part.parameters.items()},
+            seed=part.seeds[rows],
+            q=PAPER_Q,
+            smoothing_sigma=SMOOTHING_SIGMA,
+            progress=progress,
+        )
+
+
+def write(part, intensity, provenance=None):
+    """Write a part's file, unless there is one: parts are never rewritten.
+
+    Parameters
+    ----------
+    part : Part
+    intensity : (n_curve, 500) array_like
+    provenance : dict, optional
+        Global attributes that tell where the curves come from; by default from here and now.
+
+    Raises
+    ------
+    FileExistsError
+        If the part is there.
+    ValueError
+        If the intensity has another shape, or is not positive everywhere.
+    """
+    intensity = np.asarray(intensity)
+    if intensity.shape != (part.indices.size, PAPER_Q.size) or not (np.isfinite(intensity) & (intensity > 0)).all():
+        raise ValueError(f"{part.path.name} needs {part.indices.size} x {PAPER_Q.size} positive numbers")
+    if part.path.exists():
+        raise FileExistsError(f"{part.path} is there, and parts are never rewritten")
+    dataset = shardfile.assemble(
+        part.keys_of, part.indices, PAPER_Q, intensity.astype(np.float32), part.parameters, part.seeds
+    )
+    dataset.attrs = {
+        "Conventions": "CF-1.11",
+        "title": f"Reference curves at 512^3 voxels: {part.case}, {part.split}",
+        "case": part.case,
+        "split": part.split,
+        "grid_size": PAPER_GRID.size,
+        "voxel_size": PAPER_GRID.voxel_size,
+        "smoothing_sigma": SMOOTHING_SIGMA,
+        "densities": simulation.DENSITIES,
+        "simulation_version": shardfile.SIMULATION_VERSION,
+        "comment": f"intensities rounded to {_SIGNIFICANT_BITS} significant bits",
+        **(provenance or shardfile.provenance("cpu")),
+    }
+    if part.case == "case_study":  # its parameters are no samples
+        for name in PARAMETERS:
+            dataset[name].attrs = shardfile.variable_attrs(name)
+    encoding = {name: {"_FillValue": None} for name in dataset.variables}
+    encoding["intensity"] |= {
+        "zlib": True, "complevel": 9, "shuffle": True, "fletcher32": True, "chunksizes": intensity.shape,
+        "quantize_mode": "BitRound", "significant_digits": _SIGNIFICANT_BITS,
+    }  # fmt: skip
+    with moved_into_place(part.path) as temporary, netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
+        dataset.dump_to_store(xr.backends.NetCDF4DataStore(file), encoding=encoding)
+
+
+def load(case, split):
+    """Read the reference curves of a case and split that are there.
+
+    Parameters
+    ----------
+    case : str
+        A key of `COUNTS`.
+    split : str
+        One of its splits.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `dataset.load`: clean `intensity` (sample, q), parameters, `structure_seed`, `q` and `index`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such case or split.
+    FileNotFoundError, ValueError
+        If no part of it is there, or one between others is missing.
+    """
+    check_choice("case", case, COUNTS)
+    check_choice("split", split, COUNTS[case])
+    parts = parts_there(case, split)
+    if not parts:
+        raise FileNotFoundError(f"no reference curves of {case} {split} in {directory()}: make them, see reference.py")
+    return xr.concat([xr.load_dataset(part.path) for part in parts], dim="sample", combine_attrs="drop_conflicts")
+
+
+def main():
+    """Make the parts that are missing, one after another."""
+    from tqdm import tqdm
+
+    missing = plan()
+    with tqdm(total=sum(part.indices.size for part in missing), desc="reference curves", unit="curve") as bar:
+        for part in missing:
+            write(part, simulate(part, progress=bar.update))
+
+
+if __name__ == "__main__":
+    main()
