@@ -10,7 +10,7 @@ usage: ./run_all.sh [smoke|laptop|paper|generate|status|test|lab] [TIER] [option
   smoke           the same in a minute or two: tiny grids and data sets, for a first look and for the tests
   paper           512^3 voxels and the paper's number of curves: a GPU or a cluster
   generate TIER   only the data sets of a tier, those shards that are missing or damaged
-  status TIER     what is there of a tier, what is missing, and how long the rest takes
+  status TIER     what is there of a tier, what is missing, and how long the rest takes (--device gpu: trained there)
   test            ruff, the unit tests, the smoke tier, then every notebook again under nbval
   lab             JupyterLab in the same environment; more options go to JupyterLab
 

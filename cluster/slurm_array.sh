@@ -13,8 +13,8 @@
 #SBATCH --mem=4G
 #SBATCH --time=72:00:00
 #SBATCH --output=grfsaxs-%A_%a.log
-##SBATCH --gres=gpu:1                     # with --device gpu below; minutes a shard instead of an hour
+##SBATCH --gres=gpu:1                     # with --device gpu below, and in the first line above
 set -euo pipefail
 
 export NUMBA_NUM_THREADS=$SLURM_CPUS_PER_TASK OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-./run_all.sh generate paper --shards "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+./run_all.sh generate paper --shards "$SLURM_ARRAY_TASK_ID/28"  # of 28, also when a few jobs are submitted again

@@ -25,7 +25,7 @@ def make_cluster(**more):
         processes=1,
         memory="6GB",  # a structure needs 2 GiB; training on the paper's counts, see the README here
         walltime="12:00:00",
-        # A worker stops taking tasks before its job ends, not all workers at once; SLURM then starts the next.
+        # A worker ends before its job does, not all of them at once; the task in its hands is done again elsewhere.
         worker_extra_args=["--lifetime", "11h", "--lifetime-stagger", "30m"],
         job_script_prologue=[f"export NUMBA_NUM_THREADS={THREADS} OMP_NUM_THREADS={THREADS}"],
         # job_extra_directives=["--gres=gpu:1"],  # with --device gpu below: one worker, one GPU

@@ -6,10 +6,9 @@ not on the disk yet, in this process or on the workers of a cluster. A crash cos
 runs that were under way. Runs of other settings lie beside each other and are never mixed.
 """
 
-import functools
 import hashlib
 import json
-import os
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +17,10 @@ import numpy as np
 from . import cluster, dataset, training
 from .parameters import CASES, get_case
 from .preprocess import Preprocessing
-from .provenance import moved_into_place, versions
+from .provenance import moved_into_place, remove_leftovers, versions
+
+# Raise it whenever noise, preprocessing or training would give other trees from the same data and settings.
+TRAINING_VERSION = 1
 
 # Measured once a curve for training and validation; a repeated measurement would be another replicate.
 _NOISE_REPLICATE = 0
@@ -128,8 +130,9 @@ class Run:
 
     @property
     def recipe(self):
-        """What decides the trees, as JSON holds it."""
+        """What decides the trees, as JSON holds it. Threads do not, but for the rounding of sums."""
         recipe = {name: value for name, value in asdict(self).items() if name not in _NOT_IN_RECIPE}
+        recipe |= {"training_version": TRAINING_VERSION, "xgboost": training.xgboost_version()}
         return json.loads(json.dumps(recipe))
 
     @property
@@ -236,7 +239,7 @@ def execute(runs, *, client=None, threads=1, label="training", progress=True):
     Returns
     -------
     list of training.Fit
-        One for each run, in their order; `booster` is None where no trees were kept.
+        One for each run, in their order, without the trees (`booster` is None): see `best_fits` and `load_fit`.
 
     Raises
     ------
@@ -262,11 +265,13 @@ def execute(runs, *, client=None, threads=1, label="training", progress=True):
     )
     for _ in work:
         pass
-    return [_read(run) for run in runs]
+    _held.clear()
+    remove_leftovers([path for run in runs for path in (run.path, run.path.with_suffix(".ubj"))])
+    return [_fit(run, _describe(run)) for run in runs]
 
 
 def best_fits(runs, fits):
-    """The fit with the lowest validation error of each case and output.
+    """The fit with the lowest validation error of each case and output, with its trees.
 
     Returns
     -------
@@ -275,23 +280,41 @@ def best_fits(runs, fits):
     best = {}
     for run, fit in zip(runs, fits, strict=True):
         key = run.case, run.output
-        if key not in best or fit.validation_mse < best[key].validation_mse:
-            best[key] = fit
-    return best
+        if key not in best or fit.validation_mse < best[key][1].validation_mse:
+            best[key] = run, fit
+    return {key: load_fit(run) for key, (run, _) in best.items()}
+
+
+def load_fit(run):
+    """A finished run with its trees, compared with their digest.
+
+    Returns
+    -------
+    training.Fit
+    """
+    import xgboost
+
+    description = _describe(run)
+    if description is None or not _trees_are_whole(run, description):
+        raise ValueError(f"{run.path} or its trees are not there or damaged: execute the run again")
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(run.path.with_suffix(".ubj").read_bytes()))
+    return _fit(run, description, booster)
 
 
 def finished(runs):
-    """Those runs that are on the disk, whole."""
-    return [run for run in runs if _is_whole(run)]
+    """Those runs that are on the disk, by a look at the descriptions and the sizes of the trees."""
+    return [run for run in runs if _describe(run) is not None]
 
 
 def _complete(run, report):
     """Do a run unless it is there and whole."""
-    if _is_whole(run):
+    description = _describe(run)
+    if description is not None and _trees_are_whole(run, description):
         return
     if _data_checksum(run.case, run.datasets) != run.data:
         raise ValueError(f"the data sets of {run.case} in {run.datasets} have changed since {run} was planned")
-    samples = _samples(run.case, run.datasets, run.pooling, run.data)
+    samples = _samples(run)
     fit = training.fit(
         *samples.of(run.output),
         hyperparameters=run.hyperparameters,
@@ -311,7 +334,7 @@ def _complete(run, report):
         "validation_mse": fit.validation_mse,
         "history": fit.history.tolist(),
         "seconds": fit.seconds,
-        "trees": hashlib.sha256(trees).hexdigest(),
+        "trees": {"bytes": len(trees), "sha256": hashlib.sha256(trees).hexdigest()},
     }
     if run.keep_trees:
         with moved_into_place(run.path.with_suffix(".ubj")) as temporary:
@@ -320,35 +343,39 @@ def _complete(run, report):
         temporary.write_text(json.dumps(description, allow_nan=False), encoding="utf-8")
 
 
-@functools.lru_cache(maxsize=1)
-def _samples(case, datasets, pooling, data):
-    """The samples that a worker's last run had, too, most of the time; `data` tells changed files apart."""
-    return read_samples(case, datasets, pooling)
+# The samples that the last run of this process has used: the next one mostly needs them too. One at a time, for they
+# may take gigabytes.
+_held = {}
+_HOLD = threading.Lock()
+
+
+def _samples(run):
+    key = run.case, run.datasets, run.pooling, run.data
+    with _HOLD:
+        if key not in _held:
+            _held.clear()
+            _held[key] = read_samples(run.case, run.datasets, run.pooling)
+        return _held[key]
 
 
 def _describe(run):
-    """What is on the disk of a run and its trees, or None if it is not there or damaged."""
+    """The description of a finished run, or None if it is not there, damaged, or without trees of the right size."""
     try:
         description = json.loads(run.path.read_text(encoding="utf-8"))
-        trees = run.path.with_suffix(".ubj").read_bytes() if run.keep_trees else b""
-    except (OSError, ValueError):
+        size = run.path.with_suffix(".ubj").stat().st_size if run.keep_trees else 0
+        return description if (description["recipe"], description["trees"]["bytes"]) == (run.recipe, size) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    whole = isinstance(description, dict) and description.get("recipe") == run.recipe
-    return (description, trees) if whole and description["trees"] == hashlib.sha256(trees).hexdigest() else None
 
 
-def _is_whole(run):
-    return _describe(run) is not None
+def _trees_are_whole(run, description):
+    trees = run.path.with_suffix(".ubj").read_bytes() if run.keep_trees else b""
+    return hashlib.sha256(trees).hexdigest() == description["trees"]["sha256"]
 
 
-def _read(run):
-    import xgboost
-
-    description, trees = _describe(run)
-    booster = None
-    if run.keep_trees:
-        booster = xgboost.Booster()
-        booster.load_model(bytearray(trees))
+def _fit(run, description, booster=None):
+    if description is None:
+        raise FileNotFoundError(f"{run.path} does not appear on the disk, though the run is finished")
     return training.Fit(
         booster,
         description["best_iteration"],
@@ -358,6 +385,9 @@ def _read(run):
     )
 
 
-def default_threads(device):
-    """(runs at a time, threads a run) for this machine: small trees do not keep several cores busy, several runs do."""
-    return (os.cpu_count() or 1, 1) if device == "cpu" else (1, None)
+def default_threads(device, scheduler=""):
+    """(runs at a time, threads a run): small trees do not keep several cores busy, several runs do.
+
+    On the workers of a `scheduler`, and on a GPU, XGBoost takes what the process has (``OMP_NUM_THREADS``).
+    """
+    return (cluster.available_cores(), 1) if device == "cpu" and not scheduler else (1, None)

@@ -7,14 +7,14 @@ after another or on a few threads, and Dask is not imported.
 """
 
 import logging
-import operator
 import os
+import platform
 import re
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from .provenance import versions
 _REPORT_EVERY = 0.5
 # A worker or scheduler that does not answer for this long is given up [s].
 _TIMEOUT = 20
+_MARK = ".folder-of-the-cluster"
 
 
 class ClusterError(RuntimeError):
@@ -78,7 +79,7 @@ def connect(scheduler, *, device="cpu"):
     ValueError
         If the text is malformed.
     ClusterError
-        If nothing answers there, or a worker has other library versions than this process.
+        If nothing answers there.
     """
     where = parse_scheduler(scheduler)
     if where is None:
@@ -89,7 +90,7 @@ def connect(scheduler, *, device="cpu"):
     except ImportError:
         raise ClusterError("a scheduler needs dask.distributed: pip install 'grfsaxs[cluster]'") from None
     if isinstance(where, int):
-        threads = str(max(1, (os.cpu_count() or 1) // where))
+        threads = str(max(1, available_cores() // where))
         cluster = LocalCluster(
             n_workers=where,
             threads_per_worker=1,
@@ -109,7 +110,8 @@ def connect(scheduler, *, device="cpu"):
         raise ClusterError(f"no Dask scheduler answers at {where} ({error})") from None
     with client:
         print(f"scheduler {where}, dashboard {client.dashboard_link}")
-        _check_versions(client)
+        if not client.scheduler_info()["workers"]:
+            print("no workers yet; tasks wait for them")
         yield client
 
 
@@ -143,7 +145,8 @@ def run(function, tasks, sizes, *, client=None, threads=1, directory, label, uni
     Raises
     ------
     ClusterError
-        If the scheduler is lost, no worker sees `directory`, or a task has cost several workers their life.
+        If the scheduler is lost, a worker does not see `directory` or has other versions of the libraries than this
+        process, or a task has cost several workers their life.
     Exception
         Whatever a task raises. The tasks not yet begun are then dropped.
     """
@@ -171,13 +174,15 @@ class _Tally:
 
 
 def _run_on_threads(function, tasks, sizes, threads, bar):
-    tally = _Tally(bar, sizes)
+    tally, stop = _Tally(bar, sizes), threading.Event()
 
     def work(number):
         units = 0
 
         def report(n):
             nonlocal units
+            if stop.is_set():  # another task has failed, or the user has interrupted
+                raise InterruptedError
             units += n
             tally.show(number, units)
 
@@ -195,6 +200,7 @@ def _run_on_threads(function, tasks, sizes, threads, bar):
             for job in as_completed(jobs):
                 yield jobs[job], job.result()
         finally:
+            stop.set()
             pool.shutdown(cancel_futures=True)
 
 
@@ -206,12 +212,13 @@ def _run_on_workers(function, tasks, sizes, client, directory, bar):
 
     topic = f"grfsaxs-{uuid.uuid4().hex}"
     tally, futures = _Tally(bar, sizes), {}
-    _check_folder(client, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    context = directory.absolute(), _mark(directory), versions()
     client.subscribe_topic(topic, lambda event: tally.show(*event[1]))
     try:
         for number, task in enumerate(tasks):
             # Keys of their own: the scheduler must not take a task for one that it has seen.
-            future = client.submit(_work, function, task, number, topic, key=f"{topic}-{number}", pure=False)
+            future = client.submit(_work, function, task, number, topic, context, key=f"{topic}-{number}", pure=False)
             futures[future] = number
         for future in as_completed(list(futures)):
             number = futures[future]
@@ -234,9 +241,11 @@ def _run_on_workers(function, tasks, sizes, client, directory, bar):
             client.cancel([future for future in futures if not future.done()])
 
 
-def _work(function, task, number, topic):
+def _work(function, task, number, topic, context):
     """Do one task on a worker, and report now and then."""
     from distributed import get_worker
+
+    _check_worker(*context)
 
     worker, units, last = get_worker(), 0, time.monotonic()
 
@@ -250,36 +259,51 @@ def _work(function, task, number, topic):
     return function(task, report)
 
 
-def _check_versions(client):
-    """Raise where a worker's libraries differ from ours: the same key might give another curve."""
-    here = versions()
-    for address, there in client.run(versions).items():
-        differ = [f"{name} {there.get(name)} (here {here.get(name)})" for name in sorted(here | there)
-                  if there.get(name) != here.get(name)]  # fmt: skip
-        if differ:
-            raise ClusterError(f"the worker {address} has {', '.join(differ)}; use one environment everywhere")
+def _mark(directory):
+    """Mark the folder of the files, and return the mark: a worker that does not find it writes to another disk."""
+    path, content = directory / _MARK, uuid.uuid4().hex
+    if not path.exists():
+        temporary = path.with_name(f"{_MARK}.{content}")
+        temporary.write_text(content)
+        with suppress(FileExistsError):  # two runs at once: the first mark stays
+            os.link(temporary, path)
+        temporary.unlink()
+    return path.read_text()
 
 
-def _check_folder(client, directory):
-    """Raise where a worker does not see the folder: its files would be lost on another machine's disk."""
-    directory.mkdir(parents=True, exist_ok=True)
-    token = directory / f".{uuid.uuid4().hex}.tmp"
-    token.touch()
+def _check_worker(directory, mark, expected):
+    """Raise on a worker, however late it joined, that sees another folder or has other libraries than the client."""
     try:
-        blind = [address for address, sees in client.run(os.path.exists, token).items() if not sees]
-    finally:
-        token.unlink()
-    if blind:
-        raise ClusterError(f"{len(blind)} workers do not see {directory} (first: {blind[0]}); use a shared folder")
+        seen = (directory / _MARK).read_text()
+    except OSError:
+        seen = None
+    if seen != mark:
+        raise ClusterError(f"a worker on {platform.node()} does not see {directory}; use a folder that all share")
+    here = versions()
+    differ = [
+        f"{name} {here.get(name)} (client {expected.get(name)})"
+        for name in sorted(here | expected)
+        if here.get(name) != expected.get(name)
+    ]
+    if differ:  # the same key might give another curve
+        raise ClusterError(f"a worker on {platform.node()} has {', '.join(differ)}; use one environment everywhere")
+
+
+def available_cores():
+    """Cores that this process may use: a batch system gives a job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_gpu_each():
     from distributed import WorkerPlugin
 
     class OneGPU(WorkerPlugin):
-        """Show each worker, a restarted one too, only the GPU of its own number."""
+        """Show each worker, a restarted one too, only the GPU of its own number among those that the client sees."""
+
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
 
         def setup(self, worker):
-            os.environ["CUDA_VISIBLE_DEVICES"] = str(operator.index(worker.name))
+            number = int(worker.name)
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.visible.split(",")[number] if self.visible else str(number)
 
     return OneGPU()

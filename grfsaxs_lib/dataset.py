@@ -22,6 +22,7 @@ from . import backend, cluster, shardfile, simulation
 from .grid import PAPER_Q, check_grid, check_q
 from .noise import add_noise, sample_noise_level
 from .parameters import CASES, Case, check, get_case
+from .provenance import remove_leftovers
 from .sampling import PARAMETERS, SPLITS, check_choice, check_whole_number, keys
 from .shardfile import DamagedError, Shard
 
@@ -125,7 +126,10 @@ def share(shards, text):
     ValueError
         If the text is not of that form.
     """
-    number, count = shardfile.parse_fraction(text)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text) if isinstance(text, str) else None
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ValueError(f"shards must read 'k/n' with 1 <= k <= n, like '3/28'; got {text!r}")
     return shards[number - 1 :: count]
 
 
@@ -171,6 +175,7 @@ def generate(shards, *, client=None, overwrite=False, progress=True):
         return {}
     if client is None:
         backend.get_kernels(shards[0].device)
+    _clear_other_partitions(shards, overwrite)
     if not overwrite:
         for shard in shards:
             with suppress(FileNotFoundError, DamagedError):  # those are made
@@ -186,7 +191,7 @@ def generate(shards, *, client=None, overwrite=False, progress=True):
         progress=progress,
     )
     made = {shard.path: checksum for shard, checksum in work}
-    _remove_leftovers(shards)
+    remove_leftovers([shard.path for shard in shards])
     return {shard.path: made[shard.path] for shard in shards}
 
 
@@ -394,13 +399,17 @@ def _check_case(case):
 # -------------------------------------------------------------------------- files
 
 
-def _remove_leftovers(shards):
-    """Remove the temporary files of shards that are complete: what a killed process has left behind."""
-    names = {shard.path.name for shard in shards}
-    for temporary in shards[0].directory.glob(".*.tmp"):
-        # As `moved_into_place` names them: .<name>.<random>.tmp
-        if temporary.name[1:].rsplit(".", 2)[0] in names:
-            temporary.unlink(missing_ok=True)
+def _clear_other_partitions(shards, overwrite):
+    """Refuse, or remove, files of the same splits in another number of shards."""
+    for case, split, count in {(shard.case.name, shard.split, shard.count) for shard in shards}:
+        whole = shards[0].directory / shardfile.file_name(case, split, 1, 1)
+        pattern = "" if count == 1 else f"_shard-*-of-{count:03d}"
+        fitting = set(whole.parent.glob(f"{whole.stem}{pattern}.nc"))
+        others = {*whole.parent.glob(whole.name), *whole.parent.glob(f"{whole.stem}_shard-*-of-*.nc")} - fitting
+        for path in others:
+            if not overwrite:
+                raise ValueError(f"{path} is of another number of shards than {count}; delete it or overwrite it")
+            path.unlink()
 
 
 def _read_intensity(path):
@@ -431,7 +440,7 @@ def _read_heads(case, split, directory):
         expected = shardfile.file_name(case.name, split, int(attrs["shard"]), count)
         if path.name != expected:
             raise ValueError(f"{path} holds what belongs into {expected}; delete it")
-        if not np.array_equal(part["index"], shardfile.parse_shard(f"{attrs['shard']}/{count}", n_sample)):
+        if not np.array_equal(part["index"], shardfile.sample_range(int(attrs["shard"]), count, n_sample)):
             raise DamagedError(f"{path} does not hold the samples that its attributes promise; {shardfile.REMEDY}")
     names = [shardfile.file_name(case.name, split, number + 1, count) for number in range(count)]
     missing = [name for name in names if directory / name not in heads]

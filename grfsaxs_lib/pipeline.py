@@ -11,7 +11,7 @@ import warnings
 from ast import literal_eval
 from pathlib import Path
 
-from . import campaign, cluster, dataset, paper, training
+from . import backend, campaign, cluster, dataset, paper, training
 from .grid import Grid
 
 # A notebook gets those parameters that its own parameters cell declares.
@@ -251,7 +251,7 @@ def main(arguments=None):
             generate(p.tier, p.device, p.scheduler, p.shards)
         else:
             print_status(p.tier, p.device)
-    except (ValueError, FileNotFoundError, cluster.ClusterError, dataset.backend.DeviceError) as error:
+    except (ValueError, FileNotFoundError, cluster.ClusterError, backend.DeviceError) as error:
         sys.exit(f"run_all.sh: {error}")
 
 

@@ -68,6 +68,18 @@ def moved_into_place(path):
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(paths):
+    """Remove temporary files of `moved_into_place` that killed processes have left beside finished files.
+
+    No lock is needed: the temporary file of a finished file is superfluous, whoever wrote it.
+    """
+    names = {path.name for path in paths}
+    for folder in {path.parent for path in paths}:
+        for temporary in folder.glob(".*.tmp"):
+            if temporary.name[1:].rsplit(".", 2)[0] in names:
+                temporary.unlink(missing_ok=True)
+
+
 def _sync(path):
     descriptor = os.open(path, os.O_RDONLY)
     try:

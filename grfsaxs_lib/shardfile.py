@@ -10,7 +10,6 @@ import datetime
 import hashlib
 import json
 import platform
-import re
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ from .grid import Grid
 from .paper import PAPER_DOI
 from .parameters import VARIABLES, Case
 from .provenance import git_commit, moved_into_place, package_version, versions
-from .sampling import PARAMETERS, check_whole_number, keys, sample_parameters
+from .sampling import PARAMETERS, keys, sample_parameters
 
 # Raise it whenever the same key and parameters would give another curve.
 SIMULATION_VERSION = 1
@@ -70,6 +69,8 @@ class Shard:
         [voxel]
     densities : (float, float, float)
     device : str
+    simulation_version : int
+        `SIMULATION_VERSION` of the process that made the plan.
     """
 
     directory: Path
@@ -83,11 +84,12 @@ class Shard:
     smoothing_sigma: float
     densities: tuple
     device: str
+    simulation_version: int = SIMULATION_VERSION
 
     @property
     def indices(self):
         """Positions of the samples in the split, an ndarray."""
-        return np.asarray(parse_shard(f"{self.number}/{self.count}", self.n_sample))
+        return np.asarray(sample_range(self.number, self.count, self.n_sample))
 
     @property
     def path(self):
@@ -108,47 +110,19 @@ class Shard:
             "voxel_size": self.grid.voxel_size,
             "smoothing_sigma": self.smoothing_sigma,
             "densities": self.densities,
-            "simulation_version": SIMULATION_VERSION,
+            "simulation_version": self.simulation_version,
         }
 
     def __str__(self):
         return self.path.name
 
 
-def parse_shard(shards, n_sample):
-    """Sample indices of one shard of a split.
+def sample_range(number, count, n_sample):
+    """Samples of the `number`-th of `count` shards, counted from 1: a range.
 
-    Parameters
-    ----------
-    shards : str
-        ``"3/28"`` is the third of 28 shards; ``"1/1"`` is everything.
-    n_sample : int
-        Number of samples of the whole split.
-
-    Returns
-    -------
-    range
-        Shards differ by at most one in length, and together hold each index once.
-
-    Raises
-    ------
-    ValueError
-        If the text is not of that form, or there are more shards than samples.
+    Shards differ by at most one in length, and together hold each sample once.
     """
-    n_sample = check_whole_number("n_sample", n_sample, 1, 2**32)
-    number, count = parse_fraction(shards)
-    if count > n_sample:
-        raise ValueError(f"shards={shards!r} asks for {count} shards of only {n_sample} samples")
     return range((number - 1) * n_sample // count, number * n_sample // count)
-
-
-def parse_fraction(text):
-    """Turn "3/28" into (3, 28)."""
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text) if isinstance(text, str) else None
-    number, count = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= number <= count:
-        raise ValueError(f"shards must read 'k/n' with 1 <= k <= n, like '3/28'; got {text!r}")
-    return number, count
 
 
 def file_name(case, split, number, count):
@@ -172,6 +146,11 @@ def complete(shard, report):
 
 def overwrite(shard, report):
     """Simulate a shard and write its file; return the checksum."""
+    if shard.simulation_version != SIMULATION_VERSION:
+        raise RuntimeError(
+            f"{shard} was planned for simulation version {shard.simulation_version}, and this worker has version "
+            f"{SIMULATION_VERSION}: start it again with the same code"
+        )
     indices = shard.indices
     parameters = sample_parameters(shard.case, shard.split, indices)
     seeds = keys(shard.case, shard.split, indices, "structure")
@@ -219,14 +198,18 @@ def overwrite(shard, report):
     encoding["intensity"] |= {"zlib": True, "complevel": 1, "fletcher32": True, "chunksizes": chunk}
     try:
         with moved_into_place(shard.path) as temporary:
-            # A full disk is a plain error here; inside HDF5 it is an obscure one, and the file stays open.
+            # A disk without room for it is a plain error here; inside HDF5 it is an obscure one.
             temporary.write_bytes(bytes(dataset.nbytes + 2**16))
             # Not `to_netcdf`: on a Dask worker it asks the scheduler for a lock at every variable.
             with _NETCDF, netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
                 dataset.dump_to_store(xr.backends.NetCDF4DataStore(file), encoding=encoding)
     except FileNotFoundError:
         # Another run has finished this shard, and taken our temporary file for a leftover.
-        return verify(shard.path)[0]["checksum"]
+        attrs, arrays = verify(shard.path)
+        _check_shard(shard, attrs, arrays)
+        return attrs["checksum"]
+    except RuntimeError as error:
+        raise OSError(f"{shard.path} could not be written; is the disk full? ({error})") from error
     return checksum
 
 

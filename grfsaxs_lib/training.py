@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from .provenance import versions
+
 PAPER_HYPERPARAMETERS = {
     "learning_rate": 0.005,
     "max_depth": 15,
@@ -254,6 +256,12 @@ def _check_samples(x, y, name):
     if not (np.isfinite(x).all() and np.isfinite(y).all()):  # XGBoost would take NaN for a missing value
         raise ValueError(f"x_{name} and y_{name} must hold finite numbers only")
     return x, y
+
+
+def xgboost_version():
+    """Version of XGBoost, whichever build is installed."""
+    found = versions()
+    return found.get("xgboost") or found.get("xgboost-cpu")
 
 
 def check_integer(name, value, lowest):

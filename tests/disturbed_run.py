@@ -1,14 +1,14 @@
-"""A run that the tests of the faults disturb: python disturbed_run.py FOLDER [SCHEDULER]."""
+"""A run that the tests of the faults disturb: python disturbed_run.py FOLDER SCHEDULER [READY GO]."""
 
 import sys
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 
 from grfsaxs_lib import cluster, dataset
 from grfsaxs_lib.grid import Grid
-
-SHARD_SIZE = 6
 
 
 def plan(folder):
@@ -21,12 +21,16 @@ def plan(folder):
         grid=Grid(32, 1.0),
         smoothing_sigma=1.0,
         q=np.linspace(0.2, 3.0, 60),
-        shard_size=SHARD_SIZE,
+        shard_size=6,
     )
 
 
-def main(folder, scheduler=""):
+def main(folder, scheduler, ready=None, go=None):
     with cluster.connect(scheduler) as client:
+        if ready:  # tell that it is, and wait for the word
+            Path(ready).touch()
+            while not Path(go).exists():
+                time.sleep(0.01)
         dataset.generate(plan(folder), client=client, progress=False)
 
 

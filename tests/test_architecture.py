@@ -30,7 +30,7 @@ ALLOWED = {
     "dataset": {"backend", "cluster", "grid", "noise", "sampling", "shardfile", "simulation"},
     "reference": {"grid", "paper", "sampling", "shardfile", "simulation"},
     "campaign": {"cluster", "dataset", "preprocess", "training"},
-    "pipeline": {"campaign", "cluster", "dataset", "grid", "paper", "training"},
+    "pipeline": {"backend", "campaign", "cluster", "dataset", "grid", "paper", "training"},
     **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},
     "__init__": PHYSICS | AFTER_PHYSICS | LEAVES | MANY | {"grid"},
 }

@@ -1,5 +1,6 @@
 """Data sets: keys, parameters, shards, files. The physics is replaced by a fast stand-in."""
 
+import dataclasses
 import json
 import os
 import re
@@ -68,21 +69,16 @@ def generate(directory, *args, overwrite=False, **more):
 def test_shards_hold_each_index_once(data):
     n_sample = data.draw(st.integers(1, 500))
     count = data.draw(st.integers(1, n_sample))
-    shards = [shardfile.parse_shard(f"{k}/{count}", n_sample) for k in range(1, count + 1)]
+    shards = [shardfile.sample_range(k, count, n_sample) for k in range(1, count + 1)]
     assert [i for shard in shards for i in shard] == list(range(n_sample))
     lengths = [len(shard) for shard in shards]
     assert max(lengths) - min(lengths) <= 1
 
 
-@pytest.mark.parametrize("shards", ["", "3", "0/2", "3/2", "-1/2", "1/0", "1/2/3", "a/b", " 1/2", None, 1, "²/3"])
-def test_a_malformed_shard_is_refused(shards):
+@pytest.mark.parametrize("text", ["", "3", "0/2", "3/2", "-1/2", "1/0", "1/2/3", "a/b", " 1/2", None, 1, "²/3"])
+def test_a_malformed_share_is_refused(text):
     with pytest.raises(ValueError, match="shards must read 'k/n'"):
-        shardfile.parse_shard(shards, 10)
-
-
-def test_more_shards_than_samples_are_refused():
-    with pytest.raises(ValueError, match="11 shards of only 10 samples"):
-        shardfile.parse_shard("1/11", 10)
+        dataset.share([1, 2, 3], text)
 
 
 @settings(max_examples=8, deadline=None)
@@ -178,11 +174,10 @@ def test_a_file_of_another_make_is_refused_and_left_alone(tmp_path, stand_in, ot
     assert path.read_bytes() != content
 
 
-def test_a_file_of_another_simulation_is_refused(tmp_path, stand_in, monkeypatch):
+def test_a_file_of_another_simulation_is_refused(tmp_path, stand_in):
     generate(tmp_path)
-    monkeypatch.setattr(shardfile, "SIMULATION_VERSION", shardfile.SIMULATION_VERSION + 1)
     with pytest.raises(ValueError, match="simulation_version = 1, wanted is 2"):
-        generate(tmp_path)
+        dataset.generate([dataclasses.replace(shard, simulation_version=2) for shard in plan(tmp_path)])
     # Reading it stays possible: the file says what it is.
     assert dataset.load("three_phase_low", "train", tmp_path).attrs["simulation_version"] == 1
 
@@ -229,7 +224,7 @@ def test_a_truncated_file_is_named(tmp_path, stand_in, read):
 @settings(max_examples=40)
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
 def test_a_flipped_bit_is_mended_or_harmless(tmp_path_factory, place, bit):
-    """Wherever it is: after `generate` the curves are what they were, or the file is refused by name."""
+    """Wherever it is: after `generate` the curves are what they were."""
     folder = tmp_path_factory.mktemp("flipped")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset.simulation, "simulate", StandIn())
@@ -352,9 +347,28 @@ def test_missing_and_mixed_shards_are_named(tmp_path, stand_in):
     other.write_bytes(shards[2].path.read_bytes())
     with pytest.raises(ValueError, match="shard-004-of-004.nc holds what belongs into .*shard-003-of-004.nc"):
         dataset.open("three_phase_low", "train", tmp_path)
-    generate(tmp_path)
+    (tmp_path / "three_phase_low_train.nc").write_bytes(shards[2].path.read_bytes())
     with pytest.raises(ValueError, match="holds both"):
         dataset.open("three_phase_low", "train", tmp_path)
+
+
+@pytest.mark.parametrize("old, new", [(20, 5), (5, 20), (5, 10)])
+def test_files_of_another_number_of_shards_are_refused_before_any_work(tmp_path, stand_in, old, new):
+    generate(tmp_path, shard_size=old)
+    before, curves = sorted(tmp_path.iterdir()), stand_in.curves
+    with pytest.raises(ValueError, match="is of another number of shards than"):
+        generate(tmp_path, shard_size=new)
+    assert sorted(tmp_path.iterdir()) == before and stand_in.curves == curves
+    generate(tmp_path, shard_size=new, overwrite=True)
+    assert sorted(tmp_path.iterdir()) == sorted(shard.path for shard in plan(tmp_path, shard_size=new))
+
+
+def test_a_worker_of_another_simulation_makes_nothing(tmp_path, stand_in, monkeypatch):
+    shards = plan(tmp_path)
+    monkeypatch.setattr(shardfile, "SIMULATION_VERSION", shardfile.SIMULATION_VERSION + 1)
+    with pytest.raises(RuntimeError, match="planned for simulation version 1, and this worker has version 2"):
+        dataset.generate(shards, progress=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_opening_reads_no_curves(tmp_path, stand_in, monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from disturbed_run import SHARD_SIZE, plan
+from disturbed_run import plan
 
 from grfsaxs_lib import campaign, cluster, dataset, shardfile
 
@@ -37,7 +38,8 @@ def client():
 @pytest.fixture
 def check(undisturbed):
     def check(folder):
-        found = {path.name: shardfile.verify(path)[0]["checksum"] for path in Path(folder).iterdir()}
+        files = {path for path in Path(folder).iterdir() if path.name != cluster._MARK}
+        found = {path.name: shardfile.verify(path)[0]["checksum"] for path in files}
         assert found == undisturbed
         for split, n in (("train", 60), ("test", 24)):
             np.testing.assert_array_equal(dataset.load("three_phase_high", split, folder)["index"], np.arange(n))
@@ -76,34 +78,47 @@ def test_workers_make_the_same_files(client, tmp_path, check):
     check(tmp_path)
 
 
+def slowly(task, report):
+    for _ in range(8):
+        time.sleep(0.3)
+        report(1)
+    return task
+
+
 def test_progress_reaches_the_client(client, tmp_path, capfd):
-    shards = plan(tmp_path)
-    dataset.generate(shards[:3], client=client)
-    assert f"{3 * SHARD_SIZE}/{3 * SHARD_SIZE}" in capfd.readouterr().err
+    (done,) = cluster.run(
+        slowly, ["one"], [8], client=client, directory=tmp_path, label="slow", unit="step", progress=True
+    )
+    shown = {int(n) for n in re.findall(r"(\d)/8", capfd.readouterr().err)}
+    assert done == ("one", "one") and {0, 8} < shown  # something between, which only the worker can know
 
 
 def test_a_worker_killed_in_mid_shard(client, tmp_path, check):
+    pids = set(client.run(os.getpid).values())
+
     def kill():
         wait_for_files(tmp_path, 2)
-        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        os.kill(min(pids), signal.SIGKILL)
 
     with meanwhile(kill):
         dataset.generate(plan(tmp_path), client=client, progress=False)
     check(tmp_path)
+    client.wait_for_workers(2, timeout=60)
+    assert min(pids) not in client.run(os.getpid).values()
 
 
-def kill_at_random(folder, rng, whole_group):
-    """Start a run on two workers, and kill it at a random moment while it writes; its process group."""
+def kill_at_random(folder, rng, scheduler, whole_group):
+    """Start a run, and kill it once it has made a random number of files and begun the next; its process group."""
     process = subprocess.Popen(
-        [sys.executable, RUN, folder, "local:2"],
+        [sys.executable, RUN, folder, scheduler],
         env=ONE_THREAD,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     there = len(list(folder.glob("*.nc")))
-    wait_for_files(folder, rng.integers(there, len(plan(folder)) + 1))
-    time.sleep(rng.uniform(0, 0.1))  # about a shard's time
+    wait_for_files(folder, rng.integers(there + 1, len(plan(folder))))
+    time.sleep(rng.uniform(0, 0.05))  # part of a shard's time
     if whole_group:  # as a batch system does
         os.killpg(process.pid, signal.SIGKILL)
     else:  # the workers are left alone, and end by themselves
@@ -114,12 +129,15 @@ def kill_at_random(folder, rng, whole_group):
 
 def test_a_run_killed_at_random_moments(tmp_path, check, request):
     kills, rng = request.config.getoption("--kills"), np.random.default_rng(4)
-    all_files, files = len(plan(tmp_path)), []
+    all_files, files, n = len(plan(tmp_path)), [], 0
     while len(files) < kills:
         groups = []
-        for whole_group in (True, False, True)[: kills - len(files)]:  # each goes on where the last was killed
-            groups.append(kill_at_random(tmp_path, rng, whole_group))
+        # Each goes on where the last was killed, until too little is left to be killed in.
+        while len(files) < kills and len(list(tmp_path.glob("*.nc"))) < all_files - 1:
+            scheduler, whole_group = (("local:2", True), ("", True), ("local:2", False))[n % 3]
+            groups.append(kill_at_random(tmp_path, rng, scheduler, whole_group))
             files.append(len(list(tmp_path.glob("*.nc"))))
+            n += 1
         dataset.generate(plan(tmp_path), progress=False)
         wait_for_the_end_of(groups)
         dataset.generate(plan(tmp_path), progress=False)  # what workers left alone may have left behind
@@ -161,7 +179,7 @@ def test_a_full_disk(client, tmp_path, check):
         pytest.skip(f"only root can mount a small disk: {mounted.stderr.strip()}")
     try:
         for workers in (None, client):
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(OSError, match="No space left|is the disk full"):
                 dataset.generate(plan(disk), client=workers, progress=False)
         there = [path.name for path in disk.iterdir() if path.suffix == ".nc"]
         assert 0 < len(there) < len(plan(disk))
@@ -204,9 +222,18 @@ def test_the_scheduler_lost(tmp_path, check):
 
 
 def test_two_runs_at_once(tmp_path, check):
-    runs = [subprocess.Popen([sys.executable, RUN, tmp_path, *more], env=ONE_THREAD) for more in ([], ["local:2"])]
+    folder = tmp_path / "data"
+    ready = [tmp_path / "one", tmp_path / "other"]
+    runs = [
+        subprocess.Popen([sys.executable, RUN, folder, scheduler, mark, tmp_path / "go"], env=ONE_THREAD)
+        for scheduler, mark in zip(["", "local:2"], ready, strict=True)
+    ]
+    while not all(mark.exists() for mark in ready):
+        assert all(run.poll() is None for run in runs)
+        time.sleep(0.05)
+    (tmp_path / "go").touch()  # both write at the same time now
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
-    check(tmp_path)
+    check(folder)
 
 
 # The cluster itself ----------------------------------------------------------------------------------
@@ -220,6 +247,22 @@ def fail(task, report):
     if task == 3:
         raise ValueError("task three is refused")
     return task
+
+
+def until_stopped(task, report):
+    """One task fails soon; the others would go on for a minute."""
+    for _ in range(600):
+        time.sleep(0.1)
+        if task == 3:
+            raise ValueError("task three is refused")
+        report(1)
+
+
+def test_a_failure_stops_the_other_threads(tmp_path):
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="task three is refused"):
+        run(until_stopped, [1, 2, 3, 4], None, tmp_path, threads=4)
+    assert time.monotonic() - start < 10
 
 
 def run(function, tasks, client, folder, **more):
@@ -250,20 +293,25 @@ def test_a_folder_that_workers_do_not_see(client, tmp_path):
     try:
         if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
             pytest.skip("no /proc here")
-        with pytest.raises(cluster.ClusterError, match="2 workers do not see .*use a shared folder"):
+        with pytest.raises(cluster.ClusterError, match="a worker on .* does not see .*use a folder that all share"):
             # The name of a folder in this process, and of nothing in another.
             run(fail, [0], client, Path(f"/proc/self/fd/{descriptor}"))
     finally:
         os.close(descriptor)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [cluster._MARK]
 
 
-def test_workers_of_other_versions_are_refused(client, monkeypatch):
+def test_workers_of_other_versions_are_refused(client, tmp_path, monkeypatch):
     monkeypatch.setattr("grfsaxs_lib.provenance._LIBRARIES", ("numpy", "pytest"))
-    address = client.scheduler.address
-    with pytest.raises(cluster.ClusterError, match="has .*pytest None .here .*use one environment"):
-        with cluster.connect(address):
-            pass
+    with pytest.raises(cluster.ClusterError, match="has .*pytest None .client .*use one environment"):
+        run(fail, [0], client, tmp_path)
+
+
+def test_a_cluster_without_workers_says_so(capsys):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty, cluster.connect(empty.scheduler_address):
+        assert "no workers yet; tasks wait for them" in capsys.readouterr().out
 
 
 def test_training_runs_on_workers(client, tmp_path):
@@ -274,15 +322,15 @@ def test_training_runs_on_workers(client, tmp_path):
         q=shards[0].q,
     )  # fmt: skip
     dataset.generate(shards + others, client=client, progress=False)
-    fits = []
+    trees = []
     for name, workers in (("here", None), ("there", client)):
         runs = campaign.plan_models(
             datasets=folder, directory=tmp_path / name, cases=["three_phase_high"], repeats=2, seed=1, n_jobs=1,
             hyperparameters={"max_depth": 3}, n_estimators=8, patience=3,
         )  # fmt: skip
-        fits.append(campaign.execute(runs, client=workers, progress=False))
-    for here, there in zip(*fits, strict=True):
-        assert here.booster.save_raw("ubj") == there.booster.save_raw("ubj")
+        campaign.execute(runs, client=workers, progress=False)
+        trees.append([campaign.load_fit(run).booster.save_raw("ubj") for run in runs])
+    assert trees[0] == trees[1]
 
 
 ADDRESSES = ["tcp://a-b.c:8786", "10.0.0.7:8786", "tls://[::1]:1"]
