@@ -8,10 +8,13 @@ and start as NaN.
 It shows wrong results, wrong indices and types of arguments, writes outside an array, barriers that are missing or
 not reached by all, and results that depend on the order of blocks or threads. It does not show races inside a step
 between two barriers (threads take turns there), what the memory model of a GPU allows, the rounding of CUDA's
-functions or of cuFFT, limits of registers, or any speed.
+functions or of cuFFT, limits of registers, or any speed. In a `dry_run` nothing is computed, so that arrays of any
+size can be counted.
 """
 
+import contextlib
 import ctypes
+import functools
 import importlib.util
 import math
 import re
@@ -32,8 +35,20 @@ GPU = Path(__file__).resolve().parent.parent / "grfsaxs_lib" / "kernels" / "gpu.
 COMPILER = shutil.which("g++")
 _GUARD = np.full(256, 0xA5, np.uint8)
 
-seed = 0  # of the order in which blocks and threads run
+seed = 0  # of the order in which blocks and threads run; every launch takes the next one
 bytes_in_use = peak_bytes = 0
+dry = False
+
+
+@contextlib.contextmanager
+def dry_run():
+    """Launches and transforms are checked but do nothing, and memory is only counted."""
+    global dry, peak_bytes
+    dry, peak_bytes = True, bytes_in_use
+    try:
+        yield
+    finally:
+        dry = False
 
 
 class _Memory:
@@ -41,10 +56,12 @@ class _Memory:
 
     def __init__(self, n_bytes):
         global bytes_in_use, peak_bytes
-        whole = np.full(n_bytes + 3 * _GUARD.size, 0xFF, np.uint8)
+        whole = np.empty(n_bytes + 3 * _GUARD.size, np.uint8)  # untouched it takes no memory
         start = -whole.ctypes.data % _GUARD.size + _GUARD.size
         self.bytes = whole[start : start + n_bytes]
         self._guards = whole[start - _GUARD.size : start], whole[start + n_bytes :][: _GUARD.size]
+        if not dry:
+            whole[:] = 0xFF
         for guard in self._guards:
             guard[:] = _GUARD
         bytes_in_use += n_bytes
@@ -65,7 +82,6 @@ class ndarray:  # noqa: N801, CuPy's name
     """A contiguous array on the emulated device: what gpu.py and its callers ask of CuPy's, and no more."""
 
     def __init__(self, memory, host):
-        assert host.flags.c_contiguous
         self._memory, self._host = memory, host
 
     shape = property(lambda self: self._host.shape)
@@ -82,6 +98,9 @@ class ndarray:  # noqa: N801, CuPy's name
 
     def __array__(self, *args, **kwargs):
         raise TypeError("an array on the device does not become a NumPy array unasked")
+
+    def copy(self):
+        return asarray(self._host)
 
     def max(self):
         return self._host.max()
@@ -109,37 +128,42 @@ def asarray(values, dtype=None):
     return array
 
 
-ascontiguousarray = asarray
+def ascontiguousarray(array):
+    return array if array.flags.c_contiguous else array.copy()
 
 
 def asnumpy(array):
     return array._host.copy()
 
 
-class RawModule:
-    """CUDA source, compiled by g++ with a launcher for each kernel."""
-
-    def __init__(self, *, code, options=()):
-        self._bounds = {name: int(bound) for bound, name in re.findall(r"__launch_bounds__\((\d+)\)\s+(\w+)\(", code)}
-        names = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(', code)
-        code = re.sub(
-            r"extern __shared__ (\w+) (\w+)\[\];", r"\1* const \2 = reinterpret_cast<\1*>(emulator::shared);", code
-        )
-        launchers = "".join(f"EMULATE({name})\n" for name in names)
-        folder = Path(tempfile.mkdtemp(prefix="cuda-emulator-"))
-        weakref.finalize(self, shutil.rmtree, folder)
-        (folder / "kernels.cpp").write_text(f'#include "{HEADER}"\n{code}\n{launchers}')
-        command = [COMPILER, "-x", "c++", "-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
-        command += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-Wno-narrowing"]
-        command += [option for option in options if option.startswith("-D")]
-        command += [folder / "kernels.cpp", "-o", folder / "kernels.so"]
+@functools.cache
+def _compiled(code, defines):
+    """A library with a launcher for each kernel of a CUDA source, and the bound on its threads."""
+    kernels = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\((\d+)\) )?(\w+)\(', code)
+    code = re.sub(
+        r"extern __shared__ (\w+) (\w+)\[\];", r"\1* const \2 = reinterpret_cast<\1*>(emulator::shared);", code
+    )
+    launchers = "".join(f"EMULATE({name})\n" for _, name in kernels)
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
+        source.write_text(f'#include "{HEADER}"\n{code}\n{launchers}')
+        command = [COMPILER, "-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-U_FORTIFY_SOURCE"]
+        command += ["-shared", "-fPIC", *defines, source, "-o", library]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stderr)
-        self._library = ctypes.CDLL(str(folder / "kernels.so"))
+        return ctypes.CDLL(str(library)), {name: int(bound or 1024) for bound, name in kernels}
+
+
+class RawModule:
+    """CUDA source in C++; of the options of its compiler only the definitions count here."""
+
+    def __init__(self, *, code, options=()):
+        defines = tuple(option for option in options if option.startswith("-D"))
+        self._library, self._bounds = _compiled(code, defines)
 
     def get_function(self, name):
-        return RawKernel(self._library, name, self._bounds.get(name, 1024))
+        return RawKernel(self._library, name, self._bounds[name])
 
 
 class RawKernel:
@@ -166,6 +190,8 @@ class RawKernel:
         values = [np.array([value]) for value in values]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         seed += 1
+        if dry:
+            return
         error = self._launch((ctypes.c_uint * 2)(*grid), n_thread, shared_mem, seed, pointers)
         if error:
             raise AssertionError(f"{self._name}: {error.decode()}")
@@ -181,6 +207,7 @@ class PlanNd:
         (self._n,) = shape
         self._kind = fft_type
         self._layout = (istride, idist), (ostride, odist), batch
+        self._work_area = _Memory(8 * self._n * batch)  # as large as the data, as cuFFT may want it
 
     def _lines(self, array, dtype, length, stride, distance):
         start = array._host.ctypes.data - array._memory.bytes.ctypes.data
@@ -198,6 +225,8 @@ class PlanNd:
             length_in = length_out = self._n
         given = self._lines(array, np.float32 if real_in else np.complex64, length_in, *self._layout[0])
         result = self._lines(out, np.float32 if real_out else np.complex64, length_out, *self._layout[1])
+        if dry:
+            return
         if real_in:
             values = fft.rfft(given)
         elif real_out:

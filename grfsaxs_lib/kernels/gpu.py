@@ -18,6 +18,7 @@ import cupy
 import numpy as np
 from cupy.cuda import cufft
 
+_OPTIONS = ("--std=c++17", "-ftz=false", "-fmad=false")
 _THREADS = 256
 # Lines that are transformed in one go: with their length, 32 MiB of complex64, which stay in the second-level cache.
 # Their number is a power of two, so that a few plans serve every end of the spectrum.
@@ -34,10 +35,10 @@ _BRACKETED = 2**15
 _GOLDEN = 0.618
 # Blocks of a kernel that goes on until all is done: a few on each multiprocessor.
 _FILL = 1024
-# Planes of a filter: those a thread and a block filter together along z, and those that go through y and x after it.
+# Planes that a thread and a block filter along z, and the voxels of those that then go through y and x together.
 _UNROLL = 7
 _RUN = 4 * _UNROLL
-_SLAB = 2 * _RUN
+_SLAB = 2**24
 _ROW_THREADS = 320
 _STATIC_SHARED = 48 * 1024  # more has to be asked for
 
@@ -46,8 +47,7 @@ _STATIC_SHARED = 48 * 1024  # more has to be asked for
 def _module(real):
     """kernels.cu for float or double; CuPy keeps what it compiles, for each device, in memory and on disk."""
     source = Path(__file__).with_name("kernels.cu").read_text()
-    options = ("--std=c++17", f"-DREAL={real}", "-ftz=false", "-fmad=false")
-    return cupy.RawModule(code=f'#line 1 "kernels.cu"\n{source}', options=options)
+    return cupy.RawModule(code=f'#line 1 "kernels.cu"\n{source}', options=(*_OPTIONS, f"-DREAL={real}"))
 
 
 @functools.cache
@@ -66,6 +66,12 @@ def _launch(name, grid, *args, threads=_THREADS, shared=0, dtype=np.float32):
 
 def _blocks(n, per_block=_THREADS):
     return -(-n // per_block)
+
+
+def _aligned(array):
+    """The array as the kernels read it: contiguous, from a multiple of 16 bytes on."""
+    array = cupy.ascontiguousarray(array)
+    return array if array.data.ptr % 16 == 0 else array.copy()
 
 
 # Fourier transforms ---------------------------------------------------------------------------------
@@ -192,7 +198,7 @@ def order_statistics(values, ranks):
     The device decides where to search, so that the host waits but once: where a bracket misses its rank, or holds
     too much, among all values.
     """
-    values = cupy.ascontiguousarray(values)
+    values = _aligned(values)
     dtype, n = values.dtype.type, values.size
     wanted = sorted({int(rank) for rank in ranks} - {0})
     if not wanted:
@@ -226,7 +232,7 @@ def order_statistics(values, ranks):
 
 
 def classify(values, lower, upper, out=None):
-    values, dtype = cupy.ascontiguousarray(values), values.dtype.type
+    values, dtype = _aligned(values), values.dtype.type
     out = cupy.empty(values.shape, np.uint8) if out is None else out
     grid = (_blocks(values.size, 4 * _THREADS),)
     _launch("classify", grid, values, np.uint64(values.size), dtype(lower), dtype(upper), out, dtype=dtype)
@@ -243,7 +249,7 @@ def smooth(binary, taps, planes=None, out=None):
     A slab stays in the second-level cache from one filter to the next, and every block loads the lines it filters
     once; so the indicator is read and the result written about once in all.
     """
-    size, dtype = len(binary), taps.dtype
+    binary, size, dtype = _aligned(binary), len(binary), taps.dtype
     taps = np.append(taps, np.zeros(-(taps.size - 1) % 4, dtype))  # they are added four by four
     radius, taps = taps.size - 1, cupy.asarray(taps)
     run, starts = (_RUN, np.arange(0, size, _RUN)) if planes is None else (1, np.asarray(planes))
@@ -254,8 +260,9 @@ def smooth(binary, taps, planes=None, out=None):
     threads = min(_THREADS, _blocks(run, _UNROLL) * max(width, 32))
     reach = min(size, _blocks(run, _UNROLL) * _UNROLL + 2 * radius) + 3
     rows = max(1, _ROW_THREADS // chunks)
-    for first in range(0, n_plane, _SLAB):
-        slab = out[first : first + _SLAB]
+    step = max(1, _SLAB // size**2 // run) * run
+    for first in range(0, n_plane, step):
+        slab = out[first : first + step]
         n = len(slab)
         grid = (_blocks(size * size, width), _blocks(n, run))
         _launch(
@@ -274,7 +281,7 @@ def smooth(binary, taps, planes=None, out=None):
 
 
 def shell_sums(phases, densities, max_square):
-    size, n_shell = len(phases), max_square + 1
+    phases, size, n_shell = _aligned(phases), len(phases), max_square + 1
     columns, depth = _pruned(size, math.isqrt(max_square))
     counts, table = cupy.zeros(2, np.uint64), cupy.empty(3, np.float32)
     # Sums in whole units, and the unit itself at the end, so that one copy brings both to the host.

@@ -131,10 +131,10 @@ __device__ u64 key_of_bits(u64 bits) { return bits >> 63 ? ~bits : bits | 1ull <
 __device__ u64 key_of(float value) { return key_of_bits(__float_as_uint(value)); }
 __device__ u64 key_of(double value) { return key_of_bits((u64)__double_as_longlong(value)); }
 
-// Four elements from i on, in loads of 16 bytes where they can be; NaN, whose key is above all, beyond the end.
+// Four elements from i on, in loads of 16 bytes; NaN, whose key is above all, beyond the end.
 __device__ void load4(const real* values, u64 i, u64 n, real (&v)[4]) {
     const int packed = 16 / sizeof(real);
-    if (i + 4 <= n && (u64)values % 16 == 0) {
+    if (i + 4 <= n) {
         for (int p = 0; p < 4 / packed; ++p) {
             const Pack pack = reinterpret_cast<const Pack*>(values + i)[p];
             for (int q = 0; q < packed; ++q) v[p * packed + q] = pack.v[q];
@@ -282,7 +282,7 @@ extern "C" __global__ void classify(const real* values, u64 n, real lower, real 
     load4(values, i, n, v);
     unsigned char phase[4];
     for (int q = 0; q < 4; ++q) phase[q] = (v[q] > lower) + (v[q] > upper);
-    if (i + 4 <= n && (u64)out % 4 == 0) {
+    if (i + 4 <= n) {
         *reinterpret_cast<uchar4*>(out + i) = uchar4{phase[0], phase[1], phase[2], phase[3]};
     } else {
         for (int q = 0; q < 4 && i + q < n; ++q) out[i + q] = phase[q];
