@@ -214,9 +214,11 @@ def _values(case):
 
 
 @needs_emulator
+@pytest.mark.parametrize("blocks", [1, 5, 1024])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", ["plain", "ties", "missed", "too many"])
-def test_where_the_last_search_goes(monkeypatch, emulated, dtype, case):
+def test_where_the_last_search_goes(monkeypatch, emulated, dtype, case, blocks):
+    monkeypatch.setattr(emulated, "_FILL", blocks)
     values = _values(case).astype(dtype)
     seen, launch_kernel = {}, emulated._launch
 
@@ -325,6 +327,31 @@ def test_same_structures_and_curves_from_the_same_seeds(on_the_emulator, given):
     np.testing.assert_allclose(intensity, gx.scattering_intensity(expected, grid, q), rtol=1e-4)
     # The same phases: what is left is the rounding of the transforms.
     np.testing.assert_allclose(intensity, gx.scattering_intensity(phases, grid, q), rtol=1e-5)
+
+
+@needs_emulator
+@pytest.mark.parametrize("size", [30, 64])
+def test_work_in_small_pieces(monkeypatch, emulated, size):
+    # Grids as small as these go through in one piece. Large ones do not.
+    def run():
+        psi = emulated.gaussian_random_field(size, np.linspace(1, 0.1, 100, dtype=np.float32), 3)
+        binary = emulated.binarise(psi, 0.5)
+        phases = emulated.classify(psi, -0.5, 0.5)
+        smoothed = [emulated.smooth(binary, structure.gaussian_taps(2.0, r, t)) for r, t in [(12, "f4"), (70, "f8")]]
+        return [*map(cuda_emulator.asnumpy, (psi, *smoothed)), emulated.shell_sums(phases, (0.0, 0.65, 1.0), 150)]
+
+    whole = run()
+    for name, value in dict(_BLOCK=64 * size, _PLANES=7 * size**2, _SLAB=40 * size**2, _FILL=3).items():
+        monkeypatch.setattr(emulated, name, value)
+    lines = emulated._lines(size * 10, size)
+    assert len(lines) > 4 and len(emulated._slabs(size)[0]) > 4  # the last one smaller than the others
+    psi, narrow, wide, sums = run()
+    # Transforms of other numbers of lines may round otherwise.
+    np.testing.assert_allclose(psi, whole[0], atol=10 * SINGLE * psi.std(), rtol=0)
+    assert np.count_nonzero((psi > 0.5) != (whole[0] > 0.5)) == 0
+    np.testing.assert_array_equal(narrow, whole[1])
+    np.testing.assert_array_equal(wide, whole[2])
+    np.testing.assert_allclose(sums, whole[3], rtol=10 * SINGLE, atol=10 * SINGLE * size**3)
 
 
 # Memory ---------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 Everything runs on the current stream, and nothing but order statistics and shell sums comes back to the host.
 What is kept between calls: the compiled modules and the plans of the transforms.
 
-Memory at 512^3, in MiB, with the field of 512 that the caller keeps: at most 385 for the columns of the spectrum
-(a = 0.8 nm), 450 for its rows and 33 for some planes make the field: 1380. The cut takes 128 for the indicator,
-1024 for the smoothed one in double precision and at most 84 for the values inside two brackets: 1750. The transform of
-the phases takes 400 at q <= 3 nm^-1 beside field and phases. The plans hold four work areas of at most 33.
-Even if the pool could use no block twice, all of it together stays below 3000.
+Memory at 512^3 in MiB, counted by tests/test_gpu.py: the field takes 512 and the caller keeps it. Beside it the
+columns of the spectrum (384 for a = 0.8 nm, the largest), its rows (448) and the rows of some planes (32) make the
+field; the indicator (128), the smoothed one in double precision (1024) and what lies inside two brackets (81) make
+the cut; and the phases (128) with rows (256) and columns (128) of the spectrum up to q = 3 nm^-1 make the curve. The
+plans hold 120 if cuFFT wants as much again as it transforms. Never more than 1930 are in use, and all of this
+together, could the pool use no block twice, makes 3300.
 """
 
 import functools
@@ -187,7 +188,7 @@ def _sampled_brackets(values, ranks):
 
 def _select(searches, n, digits, dtype):
     histograms = cupy.zeros((len(searches), 2048), np.uint32)
-    grid = (min(_blocks(n, 16 * _THREADS), _FILL), len(searches))
+    grid = (min(_blocks(n, 4 * _THREADS), _FILL), len(searches))
     for above, shift in digits:
         _launch("select_digit", grid, searches, histograms, above, shift, dtype=dtype)
 
