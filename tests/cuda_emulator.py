@@ -7,8 +7,9 @@ and start as NaN.
 
 It shows wrong results, wrong indices and types of arguments, writes outside an array, barriers that are missing or
 not reached by all, and results that depend on the order of blocks or threads. It does not show races inside a step
-between two barriers (threads take turns there), what the memory model of a GPU allows, the rounding of CUDA's
-functions or of cuFFT, limits of registers, or any speed. In a `dry_run` nothing is computed, so that arrays of any
+between two barriers (threads take turns there) or between blocks (one runs after the other), reads outside an array,
+what the memory model of a GPU allows, the rounding of CUDA's functions or of cuFFT, limits of registers, or any
+speed. In a `dry_run` nothing is computed, so that arrays of any
 size can be counted.
 """
 

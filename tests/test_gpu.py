@@ -1,15 +1,18 @@
 """The GPU's kernels where there is no GPU: compiled for one, run in emulation, compared with the CPU's.
 
-What every device promises is tested in test_kernels.py, in emulation too. None of this has run on a GPU.
+What every device promises is tested in test_kernels.py, in emulation too. Where there is a GPU, what does not look
+into the emulation runs on that as well.
 """
 
 import ast
 import ctypes
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cuda_emulator
 import numpy as np
@@ -26,13 +29,26 @@ LIMIT = 4 * 2**30  # bytes, so that small cards work
 needs_emulator = pytest.mark.skipif(cuda_emulator.COMPILER is None, reason="the emulation of a GPU needs g++")
 
 
-@pytest.fixture
-def on_the_emulator(monkeypatch, emulated):
-    """The package's own functions, with arrays of the emulated device."""
-    monkeypatch.setattr(field.backend, "get_kernels", lambda device: emulated)
-    for module in (structure, scattering):
-        monkeypatch.setattr(module, "kernels_of", lambda array: emulated)
-    return monkeypatch
+@pytest.fixture(params=["gpu-emulated", "gpu"])
+def gpu(request, monkeypatch):
+    """Kernels of the GPU, in emulation or on one, and the functions that move arrays there and back.
+
+    The package's own functions take arrays of either.
+    """
+    if request.param == "gpu":
+        try:
+            kernels = backend.get_kernels("gpu")
+        except backend.DeviceError as error:
+            pytest.skip(str(error))
+        arrays = pytest.importorskip("cupy")
+    else:
+        kernels, arrays, kernels_of = request.getfixturevalue("emulated"), cuda_emulator, backend.kernels_of
+        monkeypatch.setattr(field.backend, "get_kernels", {"gpu": kernels, "cpu": cpu}.get)
+        for module in (structure, scattering):
+            monkeypatch.setattr(
+                module, "kernels_of", lambda a: kernels if isinstance(a, cuda_emulator.ndarray) else kernels_of(a)
+            )
+    return SimpleNamespace(kernels=kernels, asarray=arrays.asarray, asnumpy=arrays.asnumpy)
 
 
 # The compiler ---------------------------------------------------------------------------------------
@@ -213,23 +229,22 @@ def _values(case):
     return values
 
 
-@needs_emulator
 @pytest.mark.parametrize("blocks", [1, 5, 1024])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", ["plain", "ties", "missed", "too many"])
-def test_where_the_last_search_goes(monkeypatch, emulated, dtype, case, blocks):
-    monkeypatch.setattr(emulated, "_FILL", blocks)
+def test_where_the_last_search_goes(monkeypatch, gpu, dtype, case, blocks):
+    monkeypatch.setattr(gpu.kernels, "_FILL", blocks)
     values = _values(case).astype(dtype)
-    seen, launch_kernel = {}, emulated._launch
+    seen, launch_kernel = {}, gpu.kernels._launch
 
     def launch(name, grid, *args, **options):
         launch_kernel(name, grid, *args, **options)
         if name == "search_brackets":
-            seen["n"] = cuda_emulator.asnumpy(args[3])[:, 1].tolist()
+            seen["n"] = gpu.asnumpy(args[3])[:, 1].tolist()
 
-    monkeypatch.setattr(emulated, "_launch", launch)
+    monkeypatch.setattr(gpu.kernels, "_launch", launch)
     ranks = [values.size // 2, values.size // 2 + 1, 7]
-    found = emulated.order_statistics(cuda_emulator.asarray(values), ranks)
+    found = gpu.kernels.order_statistics(gpu.asarray(values), ranks)
     np.testing.assert_array_equal(found, np.sort(values, axis=None)[np.array(ranks) - 1].astype(float))
     assert len(seen["n"]) == 3
     n = seen["n"][1]  # for the median
@@ -244,49 +259,45 @@ def test_where_the_last_search_goes(monkeypatch, emulated, dtype, case, blocks):
 # The same as on the CPU -----------------------------------------------------------------------------
 
 
-@needs_emulator
-def test_same_words(emulated):
+def test_same_words(gpu):
     words = np.random.default_rng(0).integers(0, 2**32, (200, 6), dtype=np.uint32)
     for row in words:
         counter, key = tuple(row[:4]), tuple(row[4:])
-        assert emulated.philox(counter, key) == tuple(map(np.uint32, cpu.philox(counter, key)))
+        assert gpu.kernels.philox(counter, key) == tuple(map(np.uint32, cpu.philox(counter, key)))
 
 
-@needs_emulator
 @pytest.mark.parametrize(("size", "limit"), [(32, 9), (36, 18), (64, 21)])
-def test_same_fields(emulated, size, limit):
+def test_same_fields(gpu, size, limit):
     amplitude = np.linspace(1, 0.1, limit**2 + 1, dtype=np.float32)
     expected = cpu.gaussian_random_field(size, amplitude, 2**40 + 7)
-    found = cuda_emulator.asnumpy(emulated.gaussian_random_field(size, amplitude, 2**40 + 7))
+    found = gpu.asnumpy(gpu.kernels.gaussian_random_field(size, amplitude, 2**40 + 7))
     # The modes are the same float32; two transforms in single precision round by some units of the deviation each.
     np.testing.assert_allclose(found, expected, atol=10 * SINGLE * expected.std(), rtol=0)
 
 
-@needs_emulator
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("size", "sigma", "radius"), [(36, 2.0, 12), (64, 2.0, 24), (30, 1.0, 37), (64, 0.5, 3)])
-def test_same_smoothing(emulated, dtype, size, sigma, radius):
+def test_same_smoothing(gpu, dtype, size, sigma, radius):
     binary = (np.random.default_rng(size).random((size,) * 3) > 0.9).astype(np.uint8)
     taps = structure.gaussian_taps(sigma, radius, dtype)
-    expected, found = cpu.smooth(binary, taps), emulated.smooth(cuda_emulator.asarray(binary), taps)
+    expected, found = cpu.smooth(binary, taps), gpu.kernels.smooth(gpu.asarray(binary), taps)
     # The order of the sums is the same, and where the CPU has fused multiply-add so are all bits. Without it each
     # group of four taps rounds twice more, by half a unit, in each of three filters.
     ulp = np.spacing(np.maximum(np.abs(expected), np.finfo(dtype).tiny))
-    assert (np.abs(cuda_emulator.asnumpy(found) - expected) <= 3 * (radius // 4 + 1) * ulp).all()
+    assert (np.abs(gpu.asnumpy(found) - expected) <= 3 * (radius // 4 + 1) * ulp).all()
 
 
-@needs_emulator
-def test_views_are_as_good_as_arrays(emulated):
+def test_views_are_as_good_as_arrays(gpu):
     values = np.random.default_rng(0).normal(size=(16, 16, 32)).astype(np.float32)
-    view = cuda_emulator.asarray(values)[:, :, ::2]
+    view = gpu.asarray(values)[:, :, ::2]
     assert not view.flags.c_contiguous
-    threshold = emulated.order_statistics(view, [1000])
+    threshold = gpu.kernels.order_statistics(view, [1000])
     assert threshold == [np.sort(values[:, :, ::2], axis=None)[999]]
     np.testing.assert_array_equal(
-        cuda_emulator.asnumpy(emulated.binarise(view, threshold[0])), values[:, :, ::2] > threshold[0]
+        gpu.asnumpy(gpu.kernels.binarise(view, threshold[0])), values[:, :, ::2] > threshold[0]
     )
-    shifted = cuda_emulator.asarray(values.ravel())[1:]
-    assert shifted.data.ptr % 16 and emulated._aligned(shifted).data.ptr % 16 == 0
+    shifted = gpu.asarray(values.ravel())[1:]
+    assert shifted.data.ptr % 16 and gpu.kernels._aligned(shifted).data.ptr % 16 == 0
 
 
 STRUCTURES = [  # two phases, a thin layer, and one so deep that it needs double precision
@@ -296,10 +307,9 @@ STRUCTURES = [  # two phases, a thin layer, and one so deep that it needs double
 ]
 
 
-@needs_emulator
 @pytest.mark.parametrize("given", STRUCTURES, ids=["two phases", "three phases", "deep layer"])
 @pytest.mark.filterwarnings("ignore:the box of")
-def test_same_structures_and_curves_from_the_same_seeds(on_the_emulator, given):
+def test_same_structures_and_curves_from_the_same_seeds(gpu, given):
     grid = gx.Grid(given["size"], given["voxel_size"])
     cut = dict(porosity=given["porosity"], layer_fraction=given["layer_fraction"], smoothing_sigma=1 / grid.voxel_size)
     # From twice the spacing of q on, where a shell holds more than a few modes.
@@ -312,13 +322,12 @@ def test_same_structures_and_curves_from_the_same_seeds(on_the_emulator, given):
 
     first, second = run(), run()
     psi, phases, intensity = first
-    psi, phases = map(cuda_emulator.asnumpy, (psi, phases))
+    psi, phases = map(gpu.asnumpy, (psi, phases))
     # Blocks and threads ran in another order each time.
-    np.testing.assert_array_equal(cuda_emulator.asnumpy(second[0]), psi)
-    np.testing.assert_array_equal(cuda_emulator.asnumpy(second[1]), phases)
+    np.testing.assert_array_equal(gpu.asnumpy(second[0]), psi)
+    np.testing.assert_array_equal(gpu.asnumpy(second[1]), phases)
     np.testing.assert_array_equal(second[2], intensity)
 
-    on_the_emulator.undo()
     # The two fields differ by up to 1e-6 standard deviations, so up to 1e-6 of the voxels change sides at the first
     # cut: none or one here. A voxel that does moves the smoothed values around it by at most its weight, 1/(2 pi
     # sigma^2)^(3/2) = 1/126 for sigma = 2, next to nothing at the second cut.
@@ -329,22 +338,21 @@ def test_same_structures_and_curves_from_the_same_seeds(on_the_emulator, given):
     np.testing.assert_allclose(intensity, gx.scattering_intensity(phases, grid, q), rtol=1e-5)
 
 
-@needs_emulator
 @pytest.mark.parametrize("size", [30, 64])
-def test_work_in_small_pieces(monkeypatch, emulated, size):
+def test_work_in_small_pieces(monkeypatch, gpu, size):
     # Grids as small as these go through in one piece. Large ones do not.
     def run():
-        psi = emulated.gaussian_random_field(size, np.linspace(1, 0.1, 100, dtype=np.float32), 3)
-        binary = emulated.binarise(psi, 0.5)
-        phases = emulated.classify(psi, -0.5, 0.5)
-        smoothed = [emulated.smooth(binary, structure.gaussian_taps(2.0, r, t)) for r, t in [(12, "f4"), (70, "f8")]]
-        return [*map(cuda_emulator.asnumpy, (psi, *smoothed)), emulated.shell_sums(phases, (0.0, 0.65, 1.0), 150)]
+        psi = gpu.kernels.gaussian_random_field(size, np.linspace(1, 0.1, 100, dtype=np.float32), 3)
+        binary = gpu.kernels.binarise(psi, 0.5)
+        phases = gpu.kernels.classify(psi, -0.5, 0.5)
+        smoothed = [gpu.kernels.smooth(binary, structure.gaussian_taps(2.0, r, t)) for r, t in [(12, "f4"), (70, "f8")]]
+        return [*map(gpu.asnumpy, (psi, *smoothed)), gpu.kernels.shell_sums(phases, (0.0, 0.65, 1.0), 150)]
 
     whole = run()
     for name, value in dict(_BLOCK=64 * size, _PLANES=7 * size**2, _SLAB=40 * size**2, _FILL=3).items():
-        monkeypatch.setattr(emulated, name, value)
-    lines = emulated._lines(size * 10, size)
-    assert len(lines) > 4 and len(emulated._slabs(size)[0]) > 4  # the last one smaller than the others
+        monkeypatch.setattr(gpu.kernels, name, value)
+    lines = gpu.kernels._lines(size * 10, size)
+    assert len(lines) > 4 and len(gpu.kernels._slabs(size)[0]) > 4  # the last one smaller than the others
     psi, narrow, wide, sums = run()
     # Transforms of other numbers of lines may round otherwise.
     np.testing.assert_allclose(psi, whole[0], atol=10 * SINGLE * psi.std(), rtol=0)
@@ -376,3 +384,17 @@ def test_memory_at_the_papers_size(size):
             gpu.shell_sums(phases, (0.0, 0.65, 1.0), scattering.last_shell(grid, gx.PAPER_Q))
     peak = cuda_emulator.peak_bytes - start
     assert 13 * n < peak < LIMIT / 2  # 13 bytes a voxel are field, indicator and smoothed indicator alone
+
+
+def test_memory_of_a_gpu():
+    try:
+        backend.get_kernels("gpu")
+    except backend.DeviceError as error:
+        pytest.skip(str(error))
+    code = """
+import grfsaxs_lib as gx
+given = dict(scaling_parameter=[0.8, 8.0], porosity=[0.5, 0.9], layer_fraction=[0.0, 0.5])
+gx.simulate(gx.PAPER_GRID, **given, seed=[0, 1], device="gpu")
+"""
+    environment = os.environ | {"CUPY_GPU_MEMORY_LIMIT": str(LIMIT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

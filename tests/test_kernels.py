@@ -287,6 +287,7 @@ def test_parseval_over_all_modes(kernels, to_device, size):
 
 DIGESTS_BY_THREADS = """
 import hashlib, numba, numpy as np
+from grfsaxs_lib.kernels import cpu
 for threads in (1, 2, 3, 5):
     numba.set_num_threads(threads)
     digest = hashlib.sha256()

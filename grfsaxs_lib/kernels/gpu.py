@@ -258,7 +258,7 @@ def smooth(binary, taps, planes=None, out=None):
     out = cupy.empty((n_plane, size, size), dtype) if out is None else out
 
     width, chunks = 64 // dtype.itemsize, _blocks(size, _UNROLL)
-    threads = min(_THREADS, _blocks(run, _UNROLL) * max(width, 32))
+    threads = max(32, _blocks(run, _UNROLL) * width)
     reach = min(size, _blocks(run, _UNROLL) * _UNROLL + 2 * radius) + 3
     rows = max(1, _ROW_THREADS // chunks)
     step = max(1, _SLAB // size**2 // run) * run
