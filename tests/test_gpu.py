@@ -383,7 +383,8 @@ def test_memory_at_the_papers_size(size):
             del smoothed
             gpu.shell_sums(phases, (0.0, 0.65, 1.0), scattering.last_shell(grid, gx.PAPER_Q))
     peak = cuda_emulator.peak_bytes - start
-    assert 13 * n < peak < LIMIT / 2  # 13 bytes a voxel are field, indicator and smoothed indicator alone
+    # Field, indicator and smoothed indicator alone take 13 bytes a voxel. The pool may need more than is in use.
+    assert 13 * n < peak < LIMIT / 2
 
 
 def test_memory_of_a_gpu():

@@ -9,6 +9,8 @@ field; the indicator (128), the smoothed one in double precision (1024) and what
 the cut; and the phases (128) with rows (256) and columns (128) of the spectrum up to q = 3 nm^-1 make the curve. The
 plans hold 120 if cuFFT wants as much again as it transforms. Never more than 1930 are in use, and all of this
 together, could the pool use no block twice, makes 3300.
+
+Not yet run on a GPU: the tests compile the kernels for one and run all of this in emulation (tests/test_gpu.py).
 """
 
 import functools
@@ -21,7 +23,7 @@ from cupy.cuda import cufft
 
 _OPTIONS = ("--std=c++17", "-ftz=false", "-fmad=false")
 _THREADS = 256
-# Lines that are transformed in one go: with their length, 32 MiB of complex64, which stay in the second-level cache.
+# Lines that are transformed in one go: with their length, 32 MiB of complex64, which a second-level cache can hold.
 # Their number is a power of two, so that a few plans serve every end of the spectrum.
 _BLOCK = 2**22
 # Voxels of the planes that are transformed along their rows in one go, 32 MiB as well.
@@ -40,7 +42,7 @@ _FILL = 1024
 _UNROLL = 7
 _RUN = 4 * _UNROLL
 _SLAB = 2**24
-_ROW_THREADS = 320
+_ROW_THREADS = 320  # of a block that filters rows, each in threads of its own
 _STATIC_SHARED = 48 * 1024  # more has to be asked for
 
 
@@ -247,8 +249,8 @@ def binarise(values, threshold):
 def smooth(binary, taps, planes=None, out=None):
     """Along z for runs of planes, then along y and x in place, a slab of planes after the other.
 
-    A slab stays in the second-level cache from one filter to the next, and every block loads the lines it filters
-    once; so the indicator is read and the result written about once in all.
+    A slab is small enough for the second-level cache to hold it from one filter to the next, and every block loads
+    the lines it filters once; so the memory need give the indicator and take the result little more than once.
     """
     binary, size, dtype = _aligned(binary), len(binary), taps.dtype
     taps = np.append(taps, np.zeros(-(taps.size - 1) % 4, dtype))  # they are added four by four
