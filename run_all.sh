@@ -70,7 +70,6 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 venv=$PWD/.venv
 [[ $device == cpu ]] || venv=$PWD/.venv-gpu
-[[ $device == cpu || -e grfsaxs_lib/kernels/gpu.py ]] || fail "there are no GPU kernels yet; use --device cpu"
 python=$venv/bin/python
 
 # The environment is ours alone: nothing of the caller's Python or Jupyter set-up may leak into it.

@@ -37,12 +37,7 @@ def get_kernels(device):
             raise DeviceError("device='gpu' needs CuPy, which is not installed; use device='cpu'") from None
         if not cupy.is_available():
             raise DeviceError("device='gpu' needs an NVIDIA GPU with its driver, and none answers; use 'cpu'")
-    try:
-        return import_module(f"grfsaxs_lib.kernels.{device}")
-    except ModuleNotFoundError as error:
-        if error.name == f"grfsaxs_lib.kernels.{device}":
-            raise DeviceError(f"there are no kernels for device={device!r} yet; use 'cpu'") from None
-        raise
+    return import_module(f"grfsaxs_lib.kernels.{device}")
 
 
 def kernels_of(array):

@@ -1,5 +1,6 @@
 """Fixtures and settings of all tests: whatever runs on a device runs on each of them."""
 
+import cuda_emulator
 import numba
 import numpy as np
 import pytest
@@ -29,25 +30,34 @@ def device(request):
 
 
 @pytest.fixture(scope="session")
-def kernels(device):
+def emulated():
+    """The kernels of the GPU, run on the CPU: see `cuda_emulator`."""
+    if cuda_emulator.COMPILER is None:
+        pytest.skip("the emulation of a GPU needs g++, which is not installed")
+    return cuda_emulator.load_kernels()
+
+
+@pytest.fixture(scope="session")
+def kernels(device, request):
     """The kernels of the device, see `grfsaxs_lib.kernels`."""
-    return backend.get_kernels(device)
+    return request.getfixturevalue("emulated") if device == "gpu-emulated" else backend.get_kernels(device)
+
+
+def _arrays(device):
+    """The module that makes arrays of the device."""
+    return cuda_emulator if device == "gpu-emulated" else pytest.importorskip("cupy")
 
 
 @pytest.fixture(scope="session")
 def to_device(device):
     """Function that moves a NumPy array to the device."""
-    if device == "cpu":
-        return np.asarray
-    return pytest.importorskip("cupy").asarray
+    return np.asarray if device == "cpu" else _arrays(device).asarray
 
 
 @pytest.fixture(scope="session")
 def to_host(device):
     """Function that returns an array of the device as a NumPy array."""
-    if device == "cpu":
-        return np.asarray
-    return pytest.importorskip("cupy").asnumpy
+    return np.asarray if device == "cpu" else _arrays(device).asnumpy
 
 
 def pytest_addoption(parser):

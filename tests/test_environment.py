@@ -19,7 +19,12 @@ LOCK = (ROOT / "requirements.lock").read_text()
 README = (ROOT / "README.md").read_text()
 
 # Names on conda-forge that differ from those of PyPI.
-CONDA_NAMES = {"dask": "dask-core", "matplotlib": "matplotlib-base", "xgboost-cpu": "py-xgboost-cpu"}
+CONDA_NAMES = {
+    "dask": "dask-core",
+    "matplotlib": "matplotlib-base",
+    "nvidia-cuda-nvrtc": "cuda-nvrtc",
+    "xgboost-cpu": "py-xgboost-cpu",
+}
 
 
 def lower_bounds(lines):

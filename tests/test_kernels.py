@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from grfsaxs_lib.kernels import cpu
+from grfsaxs_lib import backend
 
 # Random123's published vectors for philox4x32-10: counter, key, result.
 KNOWN_ANSWERS = [
@@ -28,6 +28,17 @@ KNOWN_ANSWERS = [
 ]
 WORD = 2**32
 SINGLE = float(np.finfo(np.float32).eps)
+
+
+@pytest.fixture(scope="session", params=[*backend.DEVICES, "gpu-emulated"])
+def device(request):
+    """Each device, and the GPU in emulation."""
+    if request.param in backend.DEVICES:
+        try:
+            backend.get_kernels(request.param)
+        except backend.DeviceError as error:
+            pytest.skip(str(error))
+    return request.param
 
 
 # Independent rewrites -------------------------------------------------------------------------------
@@ -89,9 +100,9 @@ def random_phases(size, seed=0):
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
-def test_philox_known_answers(counter, key, expected):
+def test_philox_known_answers(kernels, counter, key, expected):
     assert philox(counter, key) == expected  # the rewrite above, which stands for every device below
-    words = cpu.philox(tuple(map(np.uint32, counter)), tuple(map(np.uint32, key)))
+    words = kernels.philox(tuple(map(np.uint32, counter)), tuple(map(np.uint32, key)))
     assert tuple(map(int, words)) == expected
 
 

@@ -101,5 +101,5 @@ def test_bad_calls_are_refused_before_any_work(words, message):
 def test_bad_values_end_without_a_traceback(elsewhere):
     with pytest.raises(SystemExit, match="run_all.sh: shards must read 'k/n' with 1 <= k <= n"):
         pipeline.main(["generate", "smoke", "--shards", "3/2"])
-    with pytest.raises(SystemExit, match="run_all.sh: device='gpu' needs|run_all.sh: there are no kernels"):
+    with pytest.raises(SystemExit, match="run_all.sh: device='gpu' needs"):
         pipeline.main(["generate", "smoke", "--device", "gpu"])
