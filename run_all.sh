@@ -105,7 +105,7 @@ make_environment() {
     fi
     local base start=$SECONDS
     base=$(find_python)
-    echo "Making the environment $(basename "$venv") with $("$base" --version), once: about a minute and 1 GB ..."
+    echo "Making the environment $(basename "$venv") with $("$base" --version), once: about a minute and 1.4 GB ..."
     rm -rf "$venv"
     "$base" -m venv "$venv" || fail "'$base -m venv' failed; on Debian and Ubuntu: apt install python3-venv"
     "$python" -m pip install --quiet --disable-pip-version-check uv
