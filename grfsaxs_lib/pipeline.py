@@ -26,7 +26,7 @@ TIERS = {
         figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
         survey_grid_size=192, n_survey=24,  # 02
         n_train=1500, n_validation=250, n_test=250, shard_size=250,  # 04
-        n_estimators=3000, patience=100, repeats=2,  # 06
+        n_estimators=6000, patience=100, repeats=2,  # 06
         n_draws=8, search_n_estimators=1000, search_patience=50,  # 06
         n_resample=2000,  # 07
         n_replicates=500,  # 08
