@@ -8,21 +8,13 @@ import warnings
 import numpy as np
 import pytest
 import xgboost
+from made_up_curves import Q, curves
 
 from grfsaxs_lib import evaluation, training
 from grfsaxs_lib.preprocess import Preprocessing
 
-Q = np.linspace(0.04, 3.0, 40)
 FAST = {"learning_rate": 0.2, "max_depth": 4, "subsample": 0.5, "colsample_bytree": 0.5, "max_bin": 32}
 SHORT = {"n_estimators": 150, "patience": 5, "device": "cpu", "n_jobs": 1, "progress": False}
-
-
-def curves(n, seed, lower=0.8, upper=8.0):
-    """Plateau, knee at q = 1/a, Porod tail, some speckle: curves that tell a well."""
-    rng = np.random.default_rng(seed)
-    a = rng.uniform(lower, upper, n)
-    smooth = 1e9 * a[:, np.newaxis] ** 3 / (1 + (a[:, np.newaxis] * Q) ** 4)
-    return smooth * np.exp(0.1 * rng.standard_normal(smooth.shape)), a
 
 
 @pytest.fixture(scope="module")
