@@ -1,0 +1,106 @@
+"""The emulator against real curves that it has not seen, and its parts against closed forms."""
+
+import numpy as np
+import pytest
+
+from grfsaxs_lib import CASES, emulator, reference
+from grfsaxs_lib.grid import PAPER_Q
+
+CASE = "two_phase_low"
+
+
+def parameters_of(curves, case=CASE):
+    return {name: curves[name].values for name in CASES[case].outputs}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    curves = reference.load(CASE, "train").isel(sample=slice(256))
+    return emulator.fit(CASE, curves["intensity"].values, parameters_of(curves))
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    return reference.load(CASE, "test")
+
+
+def test_residuals_of_unseen_curves_are_those_expected(fitted, unseen):
+    theta = parameters_of(unseen)
+    real = np.log(unseen["intensity"].values) - fitted.mean(theta)
+    drawn = np.log(fitted.draw(theta, np.random.default_rng(0))) - fitted.mean(theta)
+    # Neither mean is off by more than the rms of either: four standard errors of 512 curves and of a 256-curve fit.
+    error = real.std(axis=0) * np.sqrt(1 / len(real) + 0.05)
+    assert (np.abs(real.mean(axis=0)) < 4 * error).all()
+    # An rms of 512 values has a standard error of 3 to 5 % (the tails are long), that of 256 residuals 5 to 7 %; the
+    # shells below 0.1 nm^-1 hold a handful of modes each.
+    ratio = drawn.std(axis=0) / real.std(axis=0)
+    assert 0.75 < ratio.min() and ratio.max() < 1.33
+    assert abs(np.median(ratio) - 1) < 0.12
+
+
+def test_neighbouring_q_are_as_correlated_as_in_real_curves(fitted, unseen):
+    theta = parameters_of(unseen)
+
+    def correlations(residual):
+        return [np.corrcoef(residual[:, 100], residual[:, 100 + distance])[0, 1] for distance in (1, 4, 20)]
+
+    real = correlations(np.log(unseen["intensity"].values) - fitted.mean(theta))
+    drawn = correlations(np.log(fitted.draw(theta, np.random.default_rng(1))) - fitted.mean(theta))
+    # (1 - r^2) / sqrt(512) is at most 0.044 a correlation, about 0.06 for that of 256 real residuals: 3 sd.
+    np.testing.assert_allclose(drawn, real, atol=0.22)
+    assert real[0] > 0.8 > real[2]
+
+
+def test_draws_are_random_and_repeatable(fitted):
+    theta = {"scaling_parameter": [3.0, 3.0], "porosity": 0.3}
+    first, again = (fitted.draw(theta, np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (2, PAPER_Q.size) and (first[0] != first[1]).all()
+    other = fitted.draw(theta, np.random.default_rng(8))
+    assert (other != first).all()
+
+
+def test_mean_is_a_function_of_each_row_alone(fitted):
+    a, porosity = np.array([0.8, 2.0, 8.0]), np.array([0.1, 0.3, 0.5])
+    together = fitted.mean({"scaling_parameter": a, "porosity": porosity})
+    alone = [fitted.mean({"scaling_parameter": x, "porosity": y})[0] for x, y in zip(a, porosity, strict=True)]
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+def test_aliasing_is_the_lattice_sum():
+    n = np.arange(-60, 61)
+    squares = (n[:, None, None] ** 2 + n[:, None] ** 2 + n**2).ravel()
+    squares = squares[(squares > 0) & (squares <= 60**2)]
+    lattice_sum = np.sum(1.0 / squares.astype(float) ** 2) + 4 * np.pi / 60  # the rest as an integral
+    q = np.array([1.0, 3.0])
+    expected = 1 + lattice_sum * (q * 0.5 / (2 * np.pi)) ** 4
+    np.testing.assert_allclose(emulator.aliasing(q, 0.5), expected, rtol=1e-5)
+
+
+def test_layer_thickness_grows_with_the_layer_and_starts_flat():
+    fractions = np.linspace(0.001, 0.5, 50)
+    for porosity in (0.1, 0.5, 0.9):
+        thickness = emulator.layer_thickness(porosity, fractions)
+        assert (np.diff(thickness) > 0).all()
+        # A thin layer is a slab: its volume is surface times thickness.
+        tiny = emulator.layer_thickness(porosity, np.array([1e-6, 2e-6]))
+        assert tiny[1] / tiny[0] == pytest.approx(2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"scaling_parameter": [1.0]}, "porosity is missing"),
+        ({"scaling_parameter": [9.0], "porosity": [0.3]}, r"scaling_parameter must lie in \[0.8, 8\]"),
+        ({"scaling_parameter": [1.0], "porosity": [0.6]}, "no extrapolation"),
+    ],
+)
+def test_parameters_outside_the_prior_are_refused(fitted, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.mean(parameters)
+
+
+def test_too_few_curves_are_refused():
+    parameters = {"scaling_parameter": np.full(20, 2.0), "porosity": np.full(20, 0.3)}
+    with pytest.raises(ValueError, match="60 curves or more"):
+        emulator.fit(CASE, np.ones((20, PAPER_Q.size)), parameters)
