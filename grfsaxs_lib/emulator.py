@@ -109,14 +109,31 @@ class Emulator:
             Intensity on the paper's scale, for `add_noise`.
         """
         theta = _theta(self.case, parameters)
-        _, nearest = self._tree.query(_place(self.case, theta), _NEIGHBOURS)
-        weights = rng.standard_normal(nearest.shape)
+        stretches, rests = self._residuals(theta)
+        weights = rng.standard_normal(stretches.shape)
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-        sd = _stretch_sd(theta)
-        rest = np.einsum("nk,nkq->nq", weights, self._rests[nearest]) * sd[:, np.newaxis]
-        stretch = np.einsum("nk,nk->n", weights, self._stretches[nearest]) * sd
-        stretch += _drift_basis(self.case, theta) @ self._drift
-        return np.exp(self._manifold(_stretched(theta, stretch)) + rest)
+        stretch = np.sum(weights * stretches, axis=1) + _drift_basis(self.case, theta) @ self._drift
+        return np.exp(self._manifold(_stretched(theta, stretch)) + np.einsum("nk,nkq->nq", weights, rests))
+
+    def residuals(self, parameters):
+        """What `draw` combines: residuals of the nearest real structures, at the size that they have here.
+
+        Parameters
+        ----------
+        parameters
+            As in `mean`.
+
+        Returns
+        -------
+        stretches : (n_sample, 20) ndarray of float64
+        rests : (n_sample, 20, n_q) ndarray of float64
+        """
+        return self._residuals(_theta(self.case, parameters))
+
+    def _residuals(self, theta):
+        _, nearest = self._tree.query(_place(self.case, theta), _NEIGHBOURS)
+        sd = _stretch_sd(theta)[:, np.newaxis]
+        return self._stretches[nearest] * sd, self._rests[nearest] * sd[..., np.newaxis]
 
     def _manifold(self, theta):
         """(n_sample, n_q) ndarray: log intensity without drift and rest."""

@@ -78,6 +78,42 @@ def add_noise(intensity, noise_level, rng):
     return I * np.exp(np.sqrt(s2) * rng.standard_normal(I.shape) - s2 / 2)
 
 
+def estimate_noise_level(intensity, q):
+    r"""Noise level of measured curves, from the roughness of their tails.
+
+    Where q exceeds 1.2 nm\ :sup:`-1` a curve is smooth over three neighbouring q values, and the variance of
+    :math:`\ln \tilde I`, a sixth of the mean square of second differences, is
+    :math:`\ln(1 + \alpha/I)`. The result of 300 q values has a standard error of about 12 %.
+
+    Parameters
+    ----------
+    intensity : (..., n_q) array_like
+        Measured intensity on the paper's scale, positive.
+    q : (n_q,) array_like
+        Scattering vector [nm\ :sup:`-1`], closely and evenly spaced, with ten values or more above 1.2.
+
+    Returns
+    -------
+    (...) ndarray of float64
+        :math:`\alpha`, between half the least and 1.3 times the largest value of the paper's prior.
+
+    Raises
+    ------
+    ValueError
+        If an intensity is not positive and finite, or there are too few q values.
+    """
+    intensity, q = check("intensity", intensity), np.asarray(q)
+    tail = q > 1.2
+    if intensity.shape[-1:] != q.shape or tail.sum() < 10:
+        raise ValueError(f"intensity {intensity.shape} must have q as last axis, with ten values or more above 1.2")
+    tail = intensity[..., tail]
+    logs = np.log(tail)
+    variance = np.clip(np.diff(logs, 2, axis=-1) ** 2 / 6, 0, 2)
+    level = np.mean(np.expm1(variance) * (tail[..., 2:] + tail[..., 1:-1] + tail[..., :-2]) / 3, axis=-1)
+    lower, upper = NOISE_LEVEL_RANGE
+    return np.clip(level, lower / 2, 1.3 * upper)
+
+
 def _broadcasts(shape, target):
     try:
         return np.broadcast_shapes(shape, target) == target

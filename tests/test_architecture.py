@@ -13,7 +13,7 @@ NAME = PACKAGE.name
 # Data flow one way; only `simulation` composes the physics; the leaves are open to all but the kernels.
 LEAVES = {"parameters", "provenance"}
 PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation"}
-PHYSICS |= {"shardfile", "dataset", "reference", "emulator"}
+PHYSICS |= {"shardfile", "dataset", "reference", "emulator", "likelihood"}
 AFTER_PHYSICS = {"instrument", "noise", "preprocess", "training", "model", "evaluation", "plotting", "paper"}
 MANY = {"sampling", "cluster", "campaign", "pipeline"}  # samples, tasks, and their composition
 ALLOWED = {
@@ -31,6 +31,7 @@ ALLOWED = {
     "dataset": {"backend", "cluster", "grid", "noise", "sampling", "shardfile", "simulation"},
     "reference": {"grid", "paper", "sampling", "shardfile", "simulation"},
     "emulator": {"grid"},
+    "likelihood": {"noise", "preprocess"},
     "campaign": {"cluster", "dataset", "preprocess", "training"},
     "pipeline": {"backend", "campaign", "cluster", "dataset", "grid", "paper", "training"},
     **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},
