@@ -44,12 +44,12 @@ _TABLE = (10, 14, 48)  # points of the table along ln a, porosity, thickness
 _FINER = 4  # rows of the finer table, for linear interpolation, per node
 _SEARCHED = 12  # nodes at which the kernel is optimised; in between its logarithms are interpolated
 _CURVES_OF_SEARCH = 600  # most data in that search
-_PASSES = 3  # the kernels of the second serve the third
+_PASSES = 3  # the last alone sees neighbours; the second has the kernels of the first
 _STRETCH = 0.0065  # standard deviation of u at a = 4 nm in the paper's box
 _DEGREE = 4  # of the drift
 _NEIGHBOURS = 20  # real structures combined in a residual
 _FEWEST = 12  # curves at a node; with fewer it takes the value of its neighbour
-_LARGEST_INFLATION = 4  # of a fitted rest
+_LARGEST_INFLATION = 2.5  # of a fitted rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,10 +236,13 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
     # Threads of the linear algebra that wait for each other on shared cores took thirty times as long as one.
     with bar, threadpool_limits(1, user_api="blas"):
         for step in range(_PASSES):
-            data = _Data(case, log_intensity, _stretched(theta, stretch), q, grid)
-            if step < 2:
+            last = step == _PASSES - 1
+            data = _Data(case, log_intensity, _stretched(theta, stretch), q, grid, _WINDOW if last else (0.0,))
+            if step == 0 or last:
                 kernels = _search_kernels(data)
             emulator, inflation = _interpolate(case, data, kernels, q, grid, bar.update)
+            if step == 0:  # what the first mean, which took stretches for noise, absorbed of them
+                absorbed = np.mean(np.clip(inflation, 1, _LARGEST_INFLATION), axis=1)
             for _ in range(3):
                 residual = (log_intensity - emulator._manifold(_stretched(theta, stretch))) / scatter
                 above, below = (emulator._manifold(_stretched(theta, stretch + h)) for h in (0.002, -0.002))
@@ -254,7 +257,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
         emulator,
         _drift=drift,
         _tree=KDTree(_place(case, theta)),
-        _stretches=(scaled - basis @ drift) / (1 - leverage),
+        _stretches=(scaled - basis @ drift) * absorbed / (1 - leverage),
         _rests=rests / sd[:, np.newaxis],
     )
 
@@ -262,7 +265,8 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
 class _Data:
     """Curves on nodes of s, and what the Gaussian process of a node sees of them."""
 
-    def __init__(self, case, log_intensity, theta, q, grid):
+    def __init__(self, case, log_intensity, theta, q, grid, window):
+        self.window = window
         self.nodes, self.s = _nodes(case, q)
         self.a, self.coordinates = theta[:, 0], _scaled(case, theta)
         self.curves = _on_nodes(log_intensity - np.log(aliasing(q, grid.voxel_size)), theta, q, self.nodes)
@@ -272,7 +276,7 @@ class _Data:
     def __call__(self, j):
         """(coordinates and 5 ln(s'/s), values, curves, scatter, which are at s itself) of node j."""
         x, z, curves, own = [], [], [], []
-        for offset in _WINDOW if self.s[j] > _WINDOW_FROM else (0.0,):
+        for offset in self.window if self.s[j] > _WINDOW_FROM else (0.0,):
             k = int(np.argmin(np.abs(self.s - self.s[j] * np.exp(offset))))
             there = np.flatnonzero(np.isfinite(self.curves[:, k]))
             ratio = self.s[k] / self.s[j]

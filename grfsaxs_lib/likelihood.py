@@ -162,71 +162,77 @@ def prepare(emulator, *, n_bank=2**14, seed=0):
     """
     if n_bank < 64 or n_bank & (n_bank - 1):
         raise ValueError(f"n_bank must be a power of two of at least 64, got {n_bank}")
-    case, n_q = emulator.case, emulator.q.size
-    limits = np.transpose([case.ranges[name] for name in case.outputs])
-    low, high = limits
+    case = emulator.case
+    limits = low, high = np.transpose([case.ranges[name] for name in case.outputs])
     sobol = qmc.Sobol(len(low), rng=np.random.default_rng(seed)).random(n_bank)
     theta = low + (high - low) * (0.001 + 0.998 * sobol)
     # Averages over one q spacing of the paper's box (four values) where shells are few, over two above.
-    edges = np.array([i for i in (*range(0, 80, 4), *range(80, n_q, 7)) if i < n_q])
-    counts = np.diff(edges, append=n_q)
+    edges = np.array([i for i in (*range(0, 80, 4), *range(80, emulator.q.size, 7)) if i < emulator.q.size])
+    rng = np.random.default_rng(seed)
+    blocks = [theta[start : start + _BLOCK] for start in range(0, n_bank, _BLOCK)]
+    parts = [_describe(emulator, block, limits, edges, rng) for block in blocks]
+    mean, slope, stretch, deviation, rest, scatter, noise = map(np.concatenate, zip(*parts, strict=True))
+
+    correlation = np.corrcoef(np.clip(rest / deviation, -4, 4).T)
+    correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
+    limit = 4 * np.median(np.abs(scatter), axis=0) / 0.6745
+    pooled = np.cov(np.clip(scatter, -limit, limit).T)
+    gain = np.empty((len(_LEVELS), *slope.shape), dtype=np.float32)
+    error = np.empty((len(_LEVELS), *theta.shape))
+    prior = np.diag(12 / (high - low) ** 2)  # the variance of the uniform one
+    with threadpool_limits(1, user_api="blas"):
+        for start in range(0, n_bank, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            J, S, u = (
+                slope[block],
+                deviation[block],
+                slope[block, 0] * (theta[block, 0] * stretch[block])[:, np.newaxis],
+            )
+            box = correlation * S[:, :, np.newaxis] * S[:, np.newaxis] + u[:, :, np.newaxis] * u[:, np.newaxis]
+            for k in range(len(_LEVELS)):
+                covariance = box + noise[block, k, np.newaxis] * np.eye(len(edges))
+                weighted = np.linalg.solve(covariance, np.swapaxes(J, 1, 2))
+                inverse = np.linalg.inv(J @ weighted + prior)
+                gain[k, block] = inverse @ np.swapaxes(weighted, 1, 2)
+                error[k, block] = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2))
+        noise = np.median(noise, axis=0)
+        whitening = [np.linalg.inv(np.linalg.cholesky(pooled + np.diag(variance))) for variance in noise]
+        decorrelation = np.linalg.inv(np.linalg.cholesky(correlation)).T
+    mean, slope, deviation, whitening, decorrelation = (
+        np.asarray(values, dtype=np.float32) for values in (mean, slope, deviation, whitening, decorrelation)
+    )
+    tree = KDTree((theta - low) / (high - low))
+    return Likelihood(
+        emulator, edges, limits, theta, mean, slope, deviation, gain, error, whitening, decorrelation, tree
+    )
+
+
+def _describe(emulator, theta, limits, edges, rng):
+    """Averaged: mean, slope, sd of stretch and rest, a rest, a draw less the mean, variance by noise level."""
+    parameters = dict(zip(emulator.case.outputs, theta.T, strict=True))
+    counts = np.diff(edges, append=emulator.q.size)
+    intensity = np.exp(emulator.mean(parameters))
 
     def averages(values):
         return np.add.reduceat(values, edges, axis=-1) / counts
 
-    shape = len(theta), len(low), len(edges)
-    mean, deviation, pooled = (np.empty((shape[0], shape[2])) for _ in range(3))
-    noise, slope, sd = np.empty((len(_LEVELS), *mean.shape)), np.empty(shape), np.empty(shape[0])
-    rests = []
-    rng = np.random.default_rng(seed)
-    for start in range(0, n_bank, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        parameters = dict(zip(case.outputs, theta[block].T, strict=True))
-        curve = emulator.mean(parameters)
-        intensity = np.exp(curve)
-        mean[block] = averages(_normalised(emulator, theta[block]))
-        for k, level in enumerate(_LEVELS):
-            noise[k, block] = averages(np.log1p(level / intensity)) / counts
-        for i, h in enumerate(0.01 * (high - low)):
-            above, below = theta[block].copy(), theta[block].copy()
-            above[:, i], below[:, i] = np.minimum(above[:, i] + h, high[i]), np.maximum(below[:, i] - h, low[i])
-            difference = averages(_normalised(emulator, above) - _normalised(emulator, below))
-            slope[block, i] = difference / (above - below)[:, i, np.newaxis]
-        # Normalised to first order: what a rest adds to the invariant is common to all q.
-        weights = intensity * emulator.q**2 * np.gradient(emulator.q)
-        weights /= weights.sum(axis=1, keepdims=True)
-        stretches, rest = emulator.residuals(parameters)
-        rest = averages(rest - np.sum(rest * weights[:, np.newaxis], axis=-1, keepdims=True))
-        deviation[block] = np.sqrt(np.mean(rest**2, axis=1))
-        sd[block] = np.sqrt(np.mean(stretches**2, axis=1))
-        rests.append(np.clip(rest[:, 0] / deviation[block], -4, 4))
-        drawn = averages(log_intensity(emulator.draw(parameters, rng), emulator.q))
-        pooled[block] = drawn - mean[block]
-
-    correlation = np.corrcoef(np.concatenate(rests).T)
-    correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
-    limit = 4 * np.median(np.abs(pooled), axis=0) / 0.6745
-    scatter = np.cov(np.clip(pooled, -limit, limit).T)
-    gain, error = np.empty((len(_LEVELS), *shape), dtype=np.float32), np.empty((len(_LEVELS), *shape[:2]))
-    with threadpool_limits(1, user_api="blas"):
-        for start in range(0, n_bank, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            stretch = slope[block, 0] * (theta[block, 0] * sd[block])[:, np.newaxis]
-            box = correlation * deviation[block, :, np.newaxis] * deviation[block, np.newaxis]
-            box += stretch[:, :, np.newaxis] * stretch[:, np.newaxis]
-            for k in range(len(_LEVELS)):
-                covariance = box + noise[k, block, np.newaxis] * np.eye(len(edges))
-                right = np.linalg.solve(covariance, np.swapaxes(slope[block], 1, 2))
-                prior = np.diag(12 / (high - low) ** 2)  # the variance of the uniform one
-                inverse = np.linalg.inv(slope[block] @ right + prior)
-                gain[k, block] = inverse @ np.swapaxes(right, 1, 2)
-                error[k, block] = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2))
-    whitening = [np.linalg.inv(np.linalg.cholesky(scatter + np.diag(np.median(n, axis=0)))) for n in noise]
-    return Likelihood(
-        emulator, edges, limits, theta, *(values.astype(np.float32) for values in (mean, slope, deviation)),
-        gain, error, np.array(whitening, dtype=np.float32),
-        np.linalg.inv(np.linalg.cholesky(correlation)).T.astype(np.float32), KDTree((theta - low) / (high - low)),
-    )  # fmt: skip
+    mean = averages(_normalised(emulator, theta))
+    slope = np.empty((*theta.shape, len(edges)))
+    low, high = limits
+    for i, h in enumerate(0.01 * (high - low)):
+        above, below = theta.copy(), theta.copy()
+        above[:, i], below[:, i] = np.minimum(above[:, i] + h, high[i]), np.maximum(below[:, i] - h, low[i])
+        difference = averages(_normalised(emulator, above) - _normalised(emulator, below))
+        slope[:, i] = difference / (above - below)[:, i, np.newaxis]
+    # Normalised to first order: what a rest adds to the invariant is common to all q.
+    weights = intensity * emulator.q**2 * np.gradient(emulator.q)
+    weights /= weights.sum(axis=1, keepdims=True)
+    stretches, rests = emulator.residuals(parameters)
+    rests = averages(rests - np.sum(rests * weights[:, np.newaxis], axis=-1, keepdims=True))
+    scatter = averages(log_intensity(emulator.draw(parameters, rng), emulator.q)) - mean
+    noise = averages(np.log1p(_LEVELS[:, np.newaxis] / intensity[:, np.newaxis])) / counts
+    stretch, deviation = np.sqrt(np.mean(stretches**2, axis=1)), np.sqrt(np.mean(rests**2, axis=1))
+    return mean, slope, stretch, deviation, rests[:, 0], scatter, noise
 
 
 def _normalised(emulator, theta):

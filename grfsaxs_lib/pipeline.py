@@ -33,7 +33,7 @@ TIERS = {
         n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
         network_width=128, network_epochs=200,  # 09
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536, n_bank=2**14,  # 11
-        n_emulated=60_000, emulated_n_estimators=3000, emulated_patience=60,  # 11
+        n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
     ),
     "paper": dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
