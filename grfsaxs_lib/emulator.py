@@ -10,8 +10,8 @@ d (`layer_thickness`) in the place of :math:`\nu`, f is smooth. At each of some 
 interpolates it. The processes are then tabulated, so that a curve takes microseconds.
 
 **What a finite box does.** The thresholds fix :math:`\epsilon` and :math:`\nu` exactly, but the modes of a box are a
-sample of the spectrum, and its structure is that of a slightly different a. This *stretch* u makes 95 to 99 % of the
-variance of ln I above q = 0.7 nm\ :sup:`-1` (500 replicates of the case study, 192 of a = 7 nm). Modes count as
+sample of the spectrum, and its structure is that of a slightly different a. This *stretch* u makes 89 to 99 % of the
+variance of ln I above q = 1.2 nm\ :sup:`-1` (500 replicates of the case study, 192 of a = 7 nm). Modes count as
 :math:`(L/a)^3`, so the variances of u and of the rest r are proportional to :math:`a^3`.
 
 **Fit.** The processes take curves at their a first, which gives a stretch for each (least squares, normal prior), then
@@ -22,7 +22,7 @@ fit, by cross-validation.
 """
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -69,10 +69,10 @@ class Emulator:
     _knots: list
     _table: np.ndarray  # (points of the table, fine nodes)
     _nodes: np.ndarray  # fine nodes, in units of `_position`
-    _drift: np.ndarray | None = field(default=None)
-    _tree: KDTree | None = field(default=None)
-    _stretches: np.ndarray | None = field(default=None)  # (n_structure,): in units of `_stretch_sd`
-    _rests: np.ndarray | None = field(default=None)  # (n_structure, n_q): the same
+    _drift: np.ndarray | None = None
+    _tree: KDTree | None = None
+    _stretches: np.ndarray | None = None  # (n_structure,): in units of `_stretch_sd`
+    _rests: np.ndarray | None = None  # (n_structure, n_q): the same
 
     def mean(self, parameters):
         """Mean log intensity of structures.
@@ -109,7 +109,7 @@ class Emulator:
             Intensity on the paper's scale, for `add_noise`.
         """
         theta = _theta(self.case, parameters)
-        stretches, rests = self._residuals(theta)
+        stretches, rests = self.residuals(parameters)
         weights = rng.standard_normal(stretches.shape)
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
         stretch = np.sum(weights * stretches, axis=1) + _drift_basis(self.case, theta) @ self._drift
@@ -128,9 +128,7 @@ class Emulator:
         stretches : (n_sample, 20) ndarray of float64
         rests : (n_sample, 20, n_q) ndarray of float64
         """
-        return self._residuals(_theta(self.case, parameters))
-
-    def _residuals(self, theta):
+        theta = _theta(self.case, parameters)
         _, nearest = self._tree.query(_place(self.case, theta), _NEIGHBOURS)
         sd = _stretch_sd(theta)[:, np.newaxis]
         return self._stretches[nearest] * sd, self._rests[nearest] * sd[..., np.newaxis]
@@ -213,7 +211,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
     Returns
     -------
     Emulator
-        After about 40 s for 768 curves of two phases on one core, two minutes for 1024 of three.
+        768 curves of two phases and twice 1536 of three take five minutes together on two cores.
 
     Raises
     ------
@@ -270,7 +268,7 @@ class _Data:
         self.nodes, self.s = _nodes(case, q)
         self.a, self.coordinates = theta[:, 0], _scaled(case, theta)
         self.curves = _on_nodes(log_intensity - np.log(aliasing(q, grid.voxel_size)), theta, q, self.nodes)
-        self.scatter = (theta[:, 0] / 4) ** 3  # variance, in terms of that at a = 4 nm
+        self.scatter = (_stretch_sd(theta) / _STRETCH) ** 2  # variance, in terms of that at a = 4 nm
         self.thickness = _ends(case)[:, 2] if theta.shape[1] == 3 else None
 
     def __call__(self, j):
