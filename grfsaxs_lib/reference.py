@@ -25,12 +25,21 @@ from .provenance import moved_into_place
 from .sampling import PARAMETERS, check_choice, keys, sample_parameters
 
 COUNTS = {
-    "two_phase_low": {"train": 768, "validation": 128, "test": 512},
+    "two_phase_low": {"train": 1536, "validation": 128, "test": 512},
     "three_phase_low": {"train": 1536, "validation": 128, "test": 512},
     "three_phase_high": {"train": 1536, "validation": 128, "test": 512},
     "case_study": {"test": 500},
+    "two_phase_point": {"test": 256},
+    "three_phase_point": {"test": 256},
 }
 """Curves aimed at, by case and split. A larger number adds parts; those that are there stay."""
+
+REPLICATED = {
+    "case_study": ("three_phase_high", paper.CASE_STUDY),
+    "two_phase_point": ("two_phase_low", {"scaling_parameter": 6.0, "porosity": 0.35, "layer_fraction": 0.0}),
+    "three_phase_point": ("three_phase_low", {"scaling_parameter": 6.0, "porosity": 0.35, "layer_fraction": 0.3}),
+}
+"""Points of a prior of which there are replicates, that is different structures of the same parameters."""
 
 SMOOTHING_SIGMA = 2.0  # voxels, section 2.2
 ROUNDING = 2.0**-17
@@ -64,8 +73,8 @@ class Part:
     @property
     def keys_of(self):
         """The case that owns the keys."""
-        if self.case == "case_study":
-            return Case("case_study", CASES["three_phase_high"].ranges)  # only the name enters the keys
+        if self.case in REPLICATED:
+            return Case(self.case, CASES[REPLICATED[self.case][0]].ranges)  # only the name enters the keys
         return CASES[self.case]
 
     @property
@@ -79,8 +88,9 @@ class Part:
     @property
     def parameters(self):
         """Parameters of the curves, as `sampling.sample_parameters` returns them."""
-        if self.case == "case_study":
-            return {name: np.full(self.indices.size, paper.CASE_STUDY[name]) for name in PARAMETERS}
+        if self.case in REPLICATED:
+            _, point = REPLICATED[self.case]
+            return {name: np.full(self.indices.size, point[name]) for name in PARAMETERS}
         return sample_parameters(self.case, self.split, self.indices)
 
 
@@ -184,7 +194,7 @@ def write(part, intensity, provenance=None):
         "comment": f"intensities rounded to {_SIGNIFICANT_BITS} significant bits",
         **(provenance or shardfile.provenance("cpu")),
     }
-    if part.case == "case_study":  # its parameters are no samples
+    if part.case in REPLICATED:  # its parameters are no samples
         for name in PARAMETERS:
             dataset[name].attrs = shardfile.variable_attrs(name)
     encoding = {name: {"_FillValue": None} for name in dataset.variables}
