@@ -7,7 +7,8 @@ The curve of a structure of length scale a is, in terms of :math:`s = aq` and of
 **Mean.** A is what sampling on voxels adds (`aliasing`). With s as variable f changes little with a. In three phases it
 oscillates with the phase :math:`s d`, for the waves from both faces of a layer of thickness :math:`a d` interfere; with
 d (`layer_thickness`) in the place of :math:`\nu`, f is smooth. At each of some hundred s a Gaussian process
-interpolates it. The processes are then tabulated, so that a curve takes microseconds.
+interpolates it, where it oscillates its exponential: a sum of two waves has the sharp minima in the logarithm alone.
+The processes are then tabulated, so that a curve takes microseconds.
 
 **What a finite box does.** The thresholds fix :math:`\epsilon` and :math:`\nu` exactly, but the modes of a box are a
 sample of the spectrum, and its structure is that of a slightly different a. This *stretch* u makes 89 to 99 % of the
@@ -23,6 +24,7 @@ fit, by cross-validation.
 
 import itertools
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
@@ -36,11 +38,13 @@ from tqdm import tqdm
 
 from .grid import PAPER_GRID, PAPER_Q
 from .parameters import Case, check, get_case
+from .provenance import moved_into_place
 
 _STEP = 0.06  # between nodes, in units of `_position`
 _WINDOW = (-0.1, 0.0)  # ln s of the neighbours that a node sees too: they support the end of the range
-_WINDOW_FROM = 2.5  # s; below, curves are smooth, and enough of them reach every node
-_TABLE = (10, 14, 48)  # points of the table along ln a, porosity, thickness
+_TAIL = 2.5  # s; above it curves oscillate and neighbours are seen; below, enough curves reach every node
+_MARGIN = 0.06  # of ln a beyond the prior, where stretched structures lie
+_TABLE = (10, 14, 96)  # points of the table along ln a, porosity, thickness
 _FINER = 4  # rows of the finer table, for linear interpolation, per node
 _SEARCHED = 12  # nodes at which the kernel is optimised; in between its logarithms are interpolated
 _CURVES_OF_SEARCH = 600  # most data in that search
@@ -49,7 +53,9 @@ _STRETCH = 0.0065  # standard deviation of u at a = 4 nm in the paper's box
 _DEGREE = 4  # of the drift
 _NEIGHBOURS = 20  # real structures combined in a residual
 _FEWEST = 12  # curves at a node; with fewer it takes the value of its neighbour
-_LARGEST_INFLATION = 2.5  # of a fitted rest
+_LARGEST_INFLATION = 5.0  # of a fitted rest
+_FILE_VERSION = 1
+_LEAST = 0.5  # of the smallest value at a node: a process that oscillates may not fall below
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,8 @@ class Emulator:
     case : Case
     q : (n_q,) ndarray of float64
         Scattering vector [nm^-1].
+    structures : (n_structure, n_output) ndarray of float64
+        Parameters of the real structures that it has learned from.
     """
 
     case: Case
@@ -70,8 +78,9 @@ class Emulator:
     _table: np.ndarray  # (points of the table, fine nodes)
     _nodes: np.ndarray  # fine nodes, in units of `_position`
     _drift: np.ndarray | None = None
+    structures: np.ndarray | None = None  # (n_structure, n_output): their parameters
     _tree: KDTree | None = None
-    _stretches: np.ndarray | None = None  # (n_structure,): in units of `_stretch_sd`
+    _stretches: np.ndarray | None = None  # (n_structure,): in units of `stretch_sd`
     _rests: np.ndarray | None = None  # (n_structure, n_q): the same
 
     def mean(self, parameters):
@@ -115,38 +124,65 @@ class Emulator:
         stretch = np.sum(weights * stretches, axis=1) + _drift_basis(self.case, theta) @ self._drift
         return np.exp(self._manifold(_stretched(theta, stretch)) + np.einsum("nk,nkq->nq", weights, rests))
 
-    def residuals(self, parameters):
+    def residuals(self, parameters, count=_NEIGHBOURS):
         """What `draw` combines: residuals of the nearest real structures, at the size that they have here.
 
         Parameters
         ----------
         parameters
             As in `mean`.
+        count : int
+            How many.
 
         Returns
         -------
-        stretches : (n_sample, 20) ndarray of float64
-        rests : (n_sample, 20, n_q) ndarray of float64
+        stretches : (n_sample, count) ndarray of float64
+        rests : (n_sample, count, n_q) ndarray of float64
         """
         theta = _theta(self.case, parameters)
-        _, nearest = self._tree.query(_place(self.case, theta), _NEIGHBOURS)
-        sd = _stretch_sd(theta)[:, np.newaxis]
+        _, nearest = self._tree.query(_place(self.case, theta), count)
+        sd = stretch_sd(theta)[:, np.newaxis]
         return self._stretches[nearest] * sd, self._rests[nearest] * sd[..., np.newaxis]
+
+    @property
+    def stretch_rms(self):
+        """Root mean square of the stretches in units of `stretch_sd`."""
+        return np.sqrt(np.mean(self._stretches**2))
+
+    def curves(self, coordinates):
+        """Mean log intensity at coordinates (`to_coordinates`), also where no structure of the prior lies.
+
+        Parameters
+        ----------
+        coordinates : (n_sample, n_output) ndarray of float64
+            From -1 to 1.
+
+        Returns
+        -------
+        (n_sample, n_q) ndarray of float64
+        """
+        inside = from_coordinates(self.case, coordinates)
+        inside = np.clip(inside, *_limits(self.case))
+        a = from_coordinates(self.case, coordinates)[:, 0] * np.exp(_drift_basis(self.case, inside) @ self._drift)
+        low, high = _ends(self.case)[:, 0]
+        return self._at(np.column_stack([2 * (np.log(a) - low) / (high - low) - 1, coordinates[:, 1:]]), a)
 
     def _manifold(self, theta):
         """(n_sample, n_q) ndarray: log intensity without drift and rest."""
-        coordinates = _scaled(self.case, theta)
-        position = np.zeros((len(theta), 1), dtype=np.int64)
-        weight = np.ones((len(theta), 1))
-        for values, knots in zip(coordinates.T, self._knots, strict=True):
+        return self._at(to_coordinates(self.case, theta), theta[:, 0])
+
+    def _at(self, coordinates, a):
+        position = np.zeros((len(a), 1), dtype=np.int64)
+        weight = np.ones((len(a), 1))
+        for values, knots in zip(np.clip(coordinates, -1, 1).T, self._knots, strict=True):
             basis = BSpline.design_matrix(values, knots, 3)  # four entries a row
             columns, entries = basis.indices.reshape(-1, 1, 4), basis.data.reshape(-1, 1, 4)
-            position = (position[:, :, np.newaxis] * basis.shape[1] + columns).reshape(len(theta), -1)
-            weight = (weight[:, :, np.newaxis] * entries).reshape(len(theta), -1)
+            position = (position[:, :, np.newaxis] * basis.shape[1] + columns).reshape(len(a), -1)
+            weight = (weight[:, :, np.newaxis] * entries).reshape(len(a), -1)
         ends = np.arange(0, weight.size + 1, weight.shape[1])
-        rows = sparse.csr_matrix((weight.ravel(), position.ravel(), ends), (len(theta), len(self._table))) @ self._table
-        curves = [np.interp(_position(a * self.q), self._nodes, row) for a, row in zip(theta[:, 0], rows, strict=True)]
-        return np.array(curves).reshape(len(theta), -1) + self._offset + 3 * np.log(theta[:, :1])
+        rows = sparse.csr_matrix((weight.ravel(), position.ravel(), ends), (len(a), len(self._table))) @ self._table
+        curves = [np.interp(_position(x * self.q), self._nodes, row) for x, row in zip(a, rows, strict=True)]
+        return np.array(curves).reshape(len(a), -1) + self._offset + 3 * np.log(a)[:, np.newaxis]
 
 
 def aliasing(q, voxel_size):
@@ -185,10 +221,13 @@ def layer_thickness(porosity, layer_fraction):
     -------
     ndarray of float64
     """
-    porosity, layer_fraction = np.asarray(porosity), np.asarray(layer_fraction)
-    surface = 0.285 * np.exp(-(ndtri(porosity) ** 2) / 2) / porosity
-    curvature = 0.26 - 0.16 * porosity
-    return (np.sqrt(surface**2 - 4 * curvature * np.log1p(-layer_fraction)) - surface) / (2 * curvature)
+    surface, curvature = _distances(np.asarray(porosity))
+    return (np.sqrt(surface**2 - 4 * curvature * np.log1p(-np.asarray(layer_fraction))) - surface) / (2 * curvature)
+
+
+def _distances(porosity):
+    """A and B of `layer_thickness`."""
+    return 0.285 * np.exp(-(ndtri(porosity) ** 2) / 2) / porosity, 0.26 - 0.16 * porosity
 
 
 def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=False):
@@ -223,7 +262,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
     if intensity.shape != (len(theta), q.size) or len(theta) < 60:
         raise ValueError(f"intensity must hold 60 curves or more of {q.size} values each, got shape {intensity.shape}")
     log_intensity = np.log(intensity)
-    sd = _stretch_sd(theta)
+    sd = stretch_sd(theta)
     # Scatter of ln I(q) at a known stretch, for weights: shells of few modes at low q, and the fit.
     scatter = 0.005 + 0.004 / q + 0.0003 / q**2
     independent = 4  # q values in a q spacing of the box
@@ -238,9 +277,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
             data = _Data(case, log_intensity, _stretched(theta, stretch), q, grid, _WINDOW if last else (0.0,))
             if step == 0 or last:
                 kernels = _search_kernels(data)
-            emulator, inflation = _interpolate(case, data, kernels, q, grid, bar.update)
-            if step == 0:  # what the first mean, which took stretches for noise, absorbed of them
-                absorbed = np.mean(np.clip(inflation, 1, _LARGEST_INFLATION), axis=1)
+            emulator, inflation = _interpolate(case, data, kernels, q, grid, bar.update, last)
             for _ in range(3):
                 residual = (log_intensity - emulator._manifold(_stretched(theta, stretch))) / scatter
                 above, below = (emulator._manifold(_stretched(theta, stretch + h)) for h in (0.002, -0.002))
@@ -250,14 +287,62 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
     basis, scaled = _drift_basis(case, theta) / sd[:, np.newaxis], stretch / sd
     drift = np.linalg.lstsq(basis, scaled)[0]
     leverage = np.sum(np.linalg.qr(basis)[0] ** 2, axis=1)
-    rests = (log_intensity - emulator._manifold(_stretched(theta, stretch))) * np.clip(inflation, 1, _LARGEST_INFLATION)
+    inflation = np.clip(inflation, 1, _LARGEST_INFLATION)
+    rests = (log_intensity - emulator._manifold(_stretched(theta, stretch))) * inflation
     return replace(
         emulator,
         _drift=drift,
+        structures=theta,
         _tree=KDTree(_place(case, theta)),
-        _stretches=(scaled - basis @ drift) * absorbed / (1 - leverage),
+        _stretches=(scaled - basis @ drift) * np.median(inflation, axis=1) / np.sqrt(1 - leverage),
         _rests=rests / sd[:, np.newaxis],
     )
+
+
+_ARRAYS = ("q", "structures", "_offset", "_table", "_nodes", "_drift", "_stretches", "_rests")
+
+
+def save(emulator, path):
+    """Write an emulator to a file, for `load`.
+
+    Parameters
+    ----------
+    emulator : Emulator
+    path : path-like
+        Ends with ``.npz``. A file that is there is replaced when the new one is complete.
+    """
+    arrays = {name: getattr(emulator, name) for name in _ARRAYS}
+    arrays["_table"] = emulator._table.astype(np.float32)
+    knots = {f"knots{axis}": values for axis, values in enumerate(emulator._knots)}
+    with moved_into_place(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez(file, case=emulator.case.name, version=_FILE_VERSION, **arrays, **knots)
+
+
+def load(path):
+    """Read an emulator that `save` has written.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Emulator
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no emulator of this version of the program.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if "version" not in file or int(file["version"]) != _FILE_VERSION:
+            raise ValueError(f"{path} holds no emulator of version {_FILE_VERSION}: fit one, notebook 11 does")
+        case = get_case(str(file["case"]))
+        knots = [file[f"knots{axis}"] for axis in range(len(case.outputs))]
+        arrays = {name: file[name] for name in _ARRAYS}
+    return Emulator(case, _knots=knots, _tree=KDTree(_place(case, arrays["structures"])), **arrays)
 
 
 class _Data:
@@ -266,15 +351,17 @@ class _Data:
     def __init__(self, case, log_intensity, theta, q, grid, window):
         self.window = window
         self.nodes, self.s = _nodes(case, q)
-        self.a, self.coordinates = theta[:, 0], _scaled(case, theta)
+        self.a, self.coordinates = theta[:, 0], to_coordinates(case, theta)
         self.curves = _on_nodes(log_intensity - np.log(aliasing(q, grid.voxel_size)), theta, q, self.nodes)
-        self.scatter = (_stretch_sd(theta) / _STRETCH) ** 2  # variance, in terms of that at a = 4 nm
+        reached = np.isfinite(self.curves)
+        self.level = np.sum(self.curves, axis=0, where=reached) / np.maximum(reached.sum(axis=0), 1)
+        self.scatter = (stretch_sd(theta) / _STRETCH) ** 2  # variance, in terms of that at a = 4 nm
         self.thickness = _ends(case)[:, 2] if theta.shape[1] == 3 else None
 
     def __call__(self, j):
-        """(coordinates and 5 ln(s'/s), values, curves, scatter, which are at s itself) of node j."""
+        """(coordinates and 5 ln(s'/s), values, curves, scatter, size of noise, which are at s itself) of node j."""
         x, z, curves, own = [], [], [], []
-        for offset in self.window if self.s[j] > _WINDOW_FROM else (0.0,):
+        for offset in self.window if self.s[j] > _TAIL else (0.0,):
             k = int(np.argmin(np.abs(self.s - self.s[j] * np.exp(offset))))
             there = np.flatnonzero(np.isfinite(self.curves[:, k]))
             ratio = self.s[k] / self.s[j]
@@ -283,11 +370,23 @@ class _Data:
                 low, high = self.thickness
                 points[:, 2] = 2 * (ratio * ((points[:, 2] + 1) / 2 * (high - low) + low) - low) / (high - low) - 1
             x.append(points)
-            z.append(self.curves[there, k] + (4 * np.log(ratio) if self.s[j] > _WINDOW_FROM else 0))  # Porod
+            z.append(self.curves[there, k] + (4 * np.log(ratio) if self.s[j] > _TAIL else 0))  # Porod
             curves.append(there)
             own.append(np.full(there.size, offset == 0))
-        curves = np.concatenate(curves)
-        return np.concatenate(x), np.concatenate(z), curves, self.scatter[curves], np.concatenate(own)
+        curves, z = np.concatenate(curves), self.transform(j, np.concatenate(z))
+        size = z**2 if self.oscillates(j) else np.ones(len(z))
+        return np.concatenate(x), z, curves, self.scatter[curves], size, np.concatenate(own)
+
+    def oscillates(self, j):
+        return self.s[j] > _TAIL
+
+    def transform(self, j, logarithms):
+        """Values of the process of node j."""
+        return np.exp(logarithms - self.level[j]) if self.oscillates(j) else logarithms
+
+    def logarithms(self, j, values, smallest):
+        """The inverse of `transform`."""
+        return np.log(np.maximum(values, _LEAST * smallest)) + self.level[j] if self.oscillates(j) else values
 
 
 def _search_kernels(data):
@@ -296,19 +395,20 @@ def _search_kernels(data):
     rng, three = np.random.default_rng(0), data.thickness is not None
     logs = []
     for j in chosen:
-        x, z, _, scatter, _ = data(j)
+        x, z, _, scatter, size, _ = data(j)
         some = rng.permutation(len(x))[:_CURVES_OF_SEARCH]
-        x, z, scatter = x[some], (z[some] - z.mean()) / z.std(), scatter[some]
+        x, z, scatter, size = x[some], (z[some] - z.mean()) / z.std(), scatter[some], size[some]
         squares = (x[:, np.newaxis] - x) ** 2
 
-        def negative_log_likelihood(p, z=z, scatter=scatter, squares=squares):
+        def negative_log_likelihood(p, z=z, scatter=scatter, size=size, squares=squares):
             amplitude, noise, nugget, *lengths = np.exp(p)
             signal = amplitude * np.exp(-(squares / np.square(lengths)).sum(axis=-1) / 2)
-            factor = cho_factor(signal + np.diag(noise * scatter + nugget), lower=True)
+            factor = cho_factor(signal + np.diag((noise * scatter + nugget) * size), lower=True)
             inverse = cho_solve(factor, np.eye(len(z)))
             alpha = inverse @ z
             slope = np.outer(alpha, alpha) - inverse
-            variances = [slope * signal, np.diag(slope) * noise * scatter, np.diag(slope) * nugget]
+            diagonal = np.diag(slope) * size
+            variances = [slope * signal, diagonal * noise * scatter, diagonal * nugget]
             gradient = [-variance.sum() / 2 for variance in variances]
             gradient += [-(slope * signal * squares[..., i]).sum() / (2 * lengths[i] ** 2) for i in range(len(lengths))]
             return z @ alpha / 2 + np.log(np.diag(factor[0])).sum(), np.array(gradient)
@@ -330,11 +430,11 @@ def _search_kernels(data):
     return np.exp([np.interp(positions, positions[chosen], column) for column in np.transpose(logs)]).T
 
 
-def _interpolate(case, data, kernels, q, grid, report):
-    """Emulator of the manifold; and (n_sample, n_q) how much smaller its residuals are than cross-validated ones."""
+def _interpolate(case, data, kernels, q, grid, report, inflated):
+    """Emulator of the manifold; and, if asked for, (n_sample, n_q) cross-validated residuals over fitted ones."""
     axes = [np.linspace(-1, 1, n) for n in _TABLE[: data.coordinates.shape[1]]]
     table = np.full((len(data.s), *map(len, axes)), np.nan)
-    inflation = np.full(data.curves.shape, np.nan)
+    inflation = np.full(data.curves.shape, np.nan) if inflated else None
     for j in range(len(data.s)):
         if np.isfinite(data.curves[:, j]).sum() >= _FEWEST:
             table[j] = _interpolate_node(data, j, kernels[j], axes, inflation)
@@ -349,41 +449,46 @@ def _interpolate(case, data, kernels, q, grid, report):
     fine = np.linspace(data.nodes[0], data.nodes[-1], _FINER * len(data.nodes))
     table = CubicSpline(data.nodes, table.reshape(len(data.s), -1))(fine).T
     offset = np.log(aliasing(q, grid.voxel_size))
+    emulator = Emulator(case, q, offset, knots, np.ascontiguousarray(table), fine)
+    if not inflated:
+        return emulator, None
     inflation = [
         np.interp(_position(a * q), data.nodes[there], row[there])
         for a, row, there in zip(data.a, inflation, np.isfinite(inflation), strict=True)
     ]
-    return Emulator(case, q, offset, knots, np.ascontiguousarray(table), fine), np.array(inflation)
+    return emulator, np.array(inflation)
 
 
 def _interpolate_node(data, j, kernel, axes, inflation):
-    """Table of one node's Gaussian process; writes the inflation of its curves."""
-    x, z, curves, scatter, own = data(j)
+    """Table of one node's Gaussian process; writes the inflation of its curves, if asked for."""
+    x, z, curves, scatter, size, own = data(j)
     mean, sd = z.mean(), z.std()
     amplitude, noise, nugget, *lengths = kernel
-    noise = noise * scatter + nugget
+    noise = (noise * scatter + nugget) * size
     points = x / lengths
     squares = (points**2).sum(axis=1)
     covariance = amplitude * np.exp(points @ points.T - squares / 2 - squares[:, np.newaxis] / 2)
     covariance[np.diag_indices(len(x))] += noise
     factor = cho_factor(covariance, lower=True, overwrite_a=True)
     alpha = cho_solve(factor, (z - mean) / sd)
-    inverse = np.tril(lapack.dpotri(factor[0], lower=1)[0])
-    inverse += np.tril(inverse, -1).T
-    order = np.argsort(curves, kind="stable")
-    for block in np.split(order, np.flatnonzero(np.diff(curves[order])) + 1):
-        (centre,) = np.nonzero(own[block])
-        if centre.size:  # standard deviation with the whole curve left out over that of the fitted residual
-            left_out = np.linalg.inv(inverse[np.ix_(block, block)])[centre[0], centre[0]]
-            entry = block[centre[0]]
-            inflation[curves[entry], j] = np.sqrt(left_out / inverse[entry, entry]) / noise[entry]
+    if inflation is not None:
+        inverse = np.tril(lapack.dpotri(factor[0], lower=1)[0])
+        inverse += np.tril(inverse, -1).T
+        order = np.argsort(curves, kind="stable")
+        for block in np.split(order, np.flatnonzero(np.diff(curves[order])) + 1):
+            (centre,) = np.nonzero(own[block])
+            if centre.size:  # standard deviation with the whole curve left out over that of the fitted residual
+                left_out = np.linalg.inv(inverse[np.ix_(block, block)])[centre[0], centre[0]]
+                entry = block[centre[0]]
+                inflation[curves[entry], j] = np.sqrt(left_out / inverse[entry, entry]) / noise[entry]
     parts = [
         np.exp(-(((axis[:, np.newaxis] - x[:, i]) / length) ** 2) / 2)
         for i, (axis, length) in enumerate(zip(axes, lengths, strict=False))
     ]
     parts[-1] *= amplitude * alpha * np.exp(-((x[:, -1] / lengths[-1]) ** 2) / 2)
     first = parts[0] if len(parts) == 2 else (parts[0][:, np.newaxis] * parts[1]).reshape(-1, len(x))
-    return mean + sd * (first @ parts[-1].T).reshape([len(axis) for axis in axes])
+    values = mean + sd * (first @ parts[-1].T).reshape([len(axis) for axis in axes])
+    return data.logarithms(j, values, z.min())
 
 
 # ---------------------------------------------------------------------- coordinates
@@ -396,8 +501,7 @@ def _position(s):
 
 def _nodes(case, q):
     """Positions and s of the nodes."""
-    lower, upper = case.ranges["scaling_parameter"]
-    ends = q[0] * lower, q[-1] * upper
+    ends = q[[0, -1]] * np.exp(_ends(case)[:, 0])
     low, high = map(_position, ends)
     nodes = np.linspace(low, high, int(np.ceil((high - low) / _STEP)) + 1)
     s = np.geomspace(*ends, 20_000)
@@ -431,13 +535,14 @@ def _stretched(theta, stretch):
     return np.column_stack([theta[:, 0] * np.exp(stretch), theta[:, 1:]])
 
 
-def _stretch_sd(theta):
+def stretch_sd(theta):
+    """(n_sample,) ndarray: standard deviation of the stretches of structures in the paper's box."""
     return _STRETCH * (theta[:, 0] / 4) ** 1.5
 
 
 def _drift_basis(case, theta):
     """(n_sample, n_term) ndarray: products of Legendre polynomials of the scaled coordinates."""
-    values = [np.polynomial.legendre.legvander(x, _DEGREE).T for x in _scaled(case, theta).T]
+    values = [np.polynomial.legendre.legvander(x, _DEGREE).T for x in to_coordinates(case, theta).T]
     powers = itertools.product(range(_DEGREE + 1), repeat=len(values))
     return np.stack(
         [np.prod([v[k] for v, k in zip(values, ks, strict=True)], 0) for ks in powers if sum(ks) <= _DEGREE], 1
@@ -455,17 +560,28 @@ def _coordinates(theta):
 
 
 def _ends(case):
-    """(2, n_coordinate) ndarray: smallest and largest coordinates, those of corners of the prior."""
+    """(2, n_coordinate) ndarray: smallest and largest coordinates, those of corners of the prior, and a margin."""
     corners = _coordinates(np.stack(np.meshgrid(*_limits(case).T), axis=-1).reshape(-1, len(case.outputs)))
-    return np.stack([corners.min(axis=0), corners.max(axis=0)])
+    ends = np.stack([corners.min(axis=0), corners.max(axis=0)])
+    ends[:, 0] += -_MARGIN, _MARGIN
+    return ends
 
 
-def _scaled(case, theta):
-    """Coordinates from -1 to 1."""
+def to_coordinates(case, theta):
+    """(n_sample, n_output) ndarray: ln a, porosity and thickness of the layer, from -1 to 1 where structures lie."""
     low, high = _ends(case)
-    return np.clip(2 * (_coordinates(theta) - low) / (high - low) - 1, -1, 1)
+    return 2 * (_coordinates(theta) - low) / (high - low) - 1
+
+
+def from_coordinates(case, coordinates):
+    """(..., n_output) ndarray: the parameters that `to_coordinates` was given."""
+    low, high = _ends(case)
+    logarithm, porosity, *thickness = np.moveaxis(low + (np.asarray(coordinates) + 1) / 2 * (high - low), -1, 0)
+    surface, curvature = _distances(porosity)
+    fractions = [-np.expm1(-surface * d - curvature * d**2) for d in thickness]
+    return np.stack([np.exp(logarithm), porosity, *fractions], axis=-1)
 
 
 def _place(case, theta):
     """Coordinates in which to look for neighbours: residuals change most with a."""
-    return _scaled(case, theta) / np.array([1.0, 2.0, 1.5])[: theta.shape[1]]
+    return to_coordinates(case, theta) / np.array([1.0, 2.0, 1.5])[: theta.shape[1]]

@@ -1,34 +1,42 @@
-r"""Maximum-likelihood fits through an emulator: the rival of regression, and inputs for it.
+r"""What a curve says of its structure, through an emulator: maximum-likelihood fits and posteriors.
 
 The fit that the paper set out to beat needs a simulation for each step. With an emulated mean a step takes
-microseconds. The log intensity, averaged over some q values, is taken as normal with mean
-:math:`\mu(\theta)` and covariance
+microseconds. The log intensity y, averaged over some q values, is taken as normal,
 
-.. math:: C(\theta) = J_a J_a^T \sigma_u^2 a^2 + S R S + N ,
+.. math:: y \sim N\big(\mu(a e^u, \epsilon, \nu),\; S R S + N\big), \qquad u \sim N(0, \sigma_u^2),
 
-for the stretch of a box, its rest (deviations S of nearby structures, correlations R of all) and the measurement noise.
-Gauss-Newton steps :math:`\theta \leftarrow \theta + (J^T C^{-1} J)^{-1} J^T C^{-1} (y - \mu)` climb the likelihood;
-those of a *bank* of parameters that fill the prior are prepared in advance. In three phases the likelihood has side
-maxima, for :math:`\epsilon` and :math:`\nu` can change together at almost the same layer; so the steps of several
-nearby members of the bank are compared.
+with the rest of a box (deviations S of nearby structures, correlations R of all) and the measurement noise N. The
+*effective* scale :math:`a e^u` of the box, porosity and layer fraction are fitted by Gauss-Newton steps. What the
+stretch u of the box leaves open of a is not in the curve; it widens the result.
+
+In three phases the likelihood has side maxima, for porosity and layer fraction can change together at almost the same
+layer, and waves fit again after a period. So the climb starts from several minima of the distance to a *bank* of curves
+that fill the prior.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import KDTree
-from scipy.stats import qmc
+from numba import njit, prange
 from threadpoolctl import threadpool_limits
 
+from .emulator import from_coordinates, stretch_sd, to_coordinates
 from .noise import estimate_noise_level
 from .preprocess import log_intensity
 
-_LEVELS = 10.0 ** np.array([2.0, 3.2, 4.3, 5.5])  # noise levels for which steps are prepared
-_CANDIDATES = 8  # members of the bank whose steps are compared
-_STEPS = 2  # after that
-_LARGEST_STEP = 0.1  # of the width of the prior
-_SHRINKAGE = 0.1  # of the correlations R towards none
+_TABLE = (96, 14, 56)  # coefficients of the averaged curves along ln a, porosity, thickness
+_COARSE = (10, 6, 6)  # points of the deviations S
+_BANK = (4, 1, 2)  # every so many nodes of the table are in the bank
+_LOCAL = 60  # structures that give S at a place
+_SHRINKAGE = 0.05  # of the correlations R towards none
+_CLIP = 4.0  # deviations, of a rest that enters R
+_STARTS = 4
+_STEPS = 15  # at most, of a climb
+_LONGEST = 0.3  # step, in coordinates that go from -1 to 1
 _BLOCK = 256  # curves at a time
+
+_jit = njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+_parallel = njit(cache=True, nogil=True, parallel=True, fastmath={"contract", "reassoc"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,21 +46,20 @@ class Likelihood:
     Attributes
     ----------
     emulator : Emulator
+    volume : float
+        Of the box, in units of that of the emulated curves.
     """
 
     emulator: object
-    _edges: np.ndarray  # (n_bin,): first q value of each bin
-    _limits: np.ndarray  # (2, n_parameter)
-    _theta: np.ndarray  # (n_bank, n_parameter)
-    _mean: np.ndarray  # (n_bank, n_bin)
-    _slope: np.ndarray  # (n_bank, n_parameter, n_bin)
-    _deviation: np.ndarray  # (n_bank, n_bin): of the rest
-    _gain: np.ndarray  # (n_level, n_bank, n_parameter, n_bin)
-    _error: np.ndarray  # (n_level, n_bank, n_parameter)
-    _whitening: np.ndarray  # (n_level, n_bin, n_bin): of the scatter of the whole bank
-    _whitened: np.ndarray  # (n_level, n_bank, n_bin): the means
-    _decorrelation: np.ndarray  # (n_bin, n_bin)
-    _tree: KDTree
+    volume: float
+    _edges: np.ndarray  # (n_bin,): first q value of each average
+    _table: np.ndarray  # (n_a, n_porosity, n_thickness, n_bin): spline coefficients of the averaged curves
+    _deviation: np.ndarray  # the same axes, coarser
+    _correlation: np.ndarray  # (n_bin, n_bin)
+    _stretch: float  # in units of `stretch_sd`
+    _thickness: np.ndarray  # (2, n): least and largest coordinate, on even porosities
+    _places: np.ndarray  # (n_bank, 3)
+    _bank: np.ndarray  # (2 n_bin, n_bank): squares of the averaged curves and -2 times them
 
     def fit(self, intensity):
         """Most likely parameters of measured curves.
@@ -72,7 +79,8 @@ class Likelihood:
         ValueError
             If an intensity is not positive and finite, or the shape does not fit.
         """
-        theta, error, _, _ = self._fit(intensity)
+        curves, variance, _ = self.average(intensity)
+        theta, error = self._fit(curves, variance)
         outputs = self.emulator.case.outputs
         return dict(zip(outputs, theta.T, strict=True)), dict(zip(outputs, error.T, strict=True))
 
@@ -85,51 +93,182 @@ class Likelihood:
         -------
         (n_sample, n_input) ndarray of float32
         """
-        theta, error, noise_level, curves = self._fit(intensity)
+        curves, variance, noise_level = self.average(intensity)
+        theta, error = self._fit(curves, variance)
         return np.column_stack([theta, error, np.log(noise_level), curves]).astype(np.float32)
 
-    def _fit(self, intensity):
+    def average(self, intensity):
+        """Reduce measured curves to what the likelihood compares.
+
+        Parameters and errors are those of `fit`.
+
+        Returns
+        -------
+        curves, variance : (n_sample, n_bin) ndarray of float64
+            Averages of the normalised log intensity, and their variance by measurement noise.
+        noise_level : (n_sample,) ndarray of float64
+        """
         intensity, n_q = np.asarray(intensity, dtype=np.float64), self.emulator.q.size
         if intensity.ndim != 2 or intensity.shape[1] != n_q:
             raise ValueError(f"intensity must have shape (n_sample, {n_q}), got {intensity.shape}")
-        blocks = [intensity[start : start + _BLOCK] for start in range(0, max(len(intensity), 1), _BLOCK)]
-        with threadpool_limits(1, user_api="blas"):
-            parts = [self._fit_block(block) for block in blocks]
-        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-
-    def _fit_block(self, intensity):
         noise_level = estimate_noise_level(intensity, self.emulator.q)
         # The logarithm of a lognormal variable lies half its variance below that of its mean.
         variance = np.log1p(noise_level[:, np.newaxis] / intensity)
         curves = self._averages(log_intensity(intensity, self.emulator.q) + variance / 2)
-        variance = self._averages(variance) / self._counts
-        level = np.abs(np.log(noise_level)[:, np.newaxis] - np.log(_LEVELS)).argmin(axis=1)
-        theta = self._start(curves, variance, level)
-        low, high = self._limits
-        for _ in range(_STEPS):
-            _, near = self._tree.query((theta - low) / (high - low))
-            mean = self._averages(_normalised(self.emulator, theta))
-            step = np.einsum("npb,nb->np", self._gain[level, near], curves - mean)
-            largest = _LARGEST_STEP * (high - low)
-            theta = np.clip(theta + np.clip(step, -largest, largest), low, high)
-        return theta, self._error[level, near], noise_level, curves
+        return curves, self._averages(variance) / self._counts, noise_level
 
-    def _start(self, curves, variance, level):
-        """(n_sample, n_parameter) ndarray: the best of the first steps from the closest members of the bank."""
-        candidates = np.empty((len(curves), min(_CANDIDATES, len(self._theta))), dtype=np.int64)
-        for k, (whitening, bank) in enumerate(zip(self._whitening, self._whitened, strict=True)):
-            these = np.flatnonzero(level == k)
-            distances = np.sum(bank**2, axis=1) - 2 * (curves[these] @ whitening.T).astype(np.float32) @ bank.T
-            candidates[these] = np.argpartition(distances, candidates.shape[1] - 1, axis=1)[:, : candidates.shape[1]]
-        low, high = self._limits
-        residual = (curves[:, np.newaxis] - self._mean[candidates]).astype(np.float32)
-        step = np.einsum("nkpb,nkb->nkp", self._gain[level[:, np.newaxis], candidates], residual)
-        theta = np.clip(self._theta[candidates] + step, low, high)
-        step = (theta - self._theta[candidates]).astype(np.float32)
-        left = residual - np.einsum("nkp,nkpb->nkb", step, self._slope[candidates])
-        left /= np.sqrt(self._deviation[candidates] ** 2 + variance[:, np.newaxis])
-        best = np.sum((left @ self._decorrelation) ** 2, axis=-1).argmin(axis=1)
-        return theta[np.arange(len(theta)), best]
+    def draw(self, parameters, noise_level, rng):
+        """Draw averaged curves from the model of the likelihood itself: those for which it is exact.
+
+        Parameters
+        ----------
+        parameters : dict of str to (n_sample,) array_like
+        noise_level : (n_sample,) array_like
+            0 for none.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        curves, variance : (n_sample, n_bin) ndarray of float64
+            As from `average`, with the true noise level.
+        """
+        theta = np.stack([np.asarray(parameters[output]) for output in self.emulator.case.outputs], axis=1)
+        intensity = np.exp(self.emulator.mean(parameters))
+        variance = np.log1p(np.asarray(noise_level)[:, np.newaxis] / intensity)
+        variance = self._averages(variance) / self._counts
+        theta[:, 0] *= np.exp(self._stretch * stretch_sd(theta) * rng.standard_normal(len(theta)))
+        place = _padded(to_coordinates(self.emulator.case, theta))
+        curves, deviation = _look_up(place, self._table, self._deviation)
+        normal = rng.standard_normal((2, *curves.shape))
+        rest = deviation * (normal[0] @ np.linalg.cholesky(self._correlation).T)
+        return curves + rest + np.sqrt(variance) * normal[1], variance
+
+    def posterior(self, curves, variance, rng, n_draws=256):
+        """Draw from the posterior under the uniform prior.
+
+        Importance sampling: first from normal distributions at the maxima that climbs reach, then twice from a kernel
+        estimate of the posterior so far.
+
+        Parameters
+        ----------
+        curves, variance : (n_sample, n_bin) array_like
+            From `average` or `draw`.
+        rng : numpy.random.Generator
+        n_draws : int
+            A curve.
+
+        Returns
+        -------
+        dict of str to (n_sample, n_draws) ndarray of float64
+            For each output.
+        """
+        blocks = range(0, max(len(curves), 1), _BLOCK)
+        with threadpool_limits(1, user_api="blas"):
+            parts = [
+                self._sample(curves[start : start + _BLOCK], variance[start : start + _BLOCK], rng, n_draws)
+                for start in blocks
+            ]
+        return dict(zip(self.emulator.case.outputs, np.moveaxis(np.concatenate(parts), -1, 0), strict=True))
+
+    def _fit(self, curves, variance):
+        """(n_sample, n_output) ndarrays: estimates and standard errors."""
+        parts = []
+        for start in range(0, max(len(curves), 1), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            place, value = self._climb(curves[block], variance[block])
+            best = place[np.arange(len(place)), value.argmax(axis=1)][:, np.newaxis]
+            place, _, information, _ = self._climb_on(curves[block], variance[block], best[:, 0], best)
+            parts.append(self._describe(place[:, 0], information[:, 0]))
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _climb(self, curves, variance):
+        """Maxima that are reached from several starts, (n_sample, n_start, 3), and their log likelihoods."""
+        with threadpool_limits(1, user_api="blas"):
+            weights = 1 / (variance + np.mean(self._deviation**2, axis=(0, 1, 2)))
+            distances = np.concatenate([weights, weights * curves], axis=1).astype(np.float32) @ self._bank
+        shape = [len(range(0, n, step)) for n, step in zip(self._nodes, _BANK, strict=True)]
+        starts = self._places[_minima(distances.reshape(-1, *shape), _STARTS)]
+        return self._climb_on(curves, variance, starts[:, 0], starts)[:2]
+
+    def _climb_on(self, curves, variance, there, starts):
+        """Maxima from the starts with the covariance of places `there`; log likelihoods, information, factors of it."""
+        factors = _factors(there, variance, self._deviation, self._correlation)
+        return *_climbs(curves, factors, starts, self._table, self._thickness, self._n_output), factors
+
+    def _describe(self, place, information):
+        """Parameters of places, inside the prior, and their standard errors."""
+        case, n = self.emulator.case, self._n_output
+        low, high = np.transpose([case.ranges[name] for name in case.outputs])
+        theta = from_coordinates(case, place[:, :n])
+        jacobian = np.empty((len(theta), n, n))
+        for i in range(n):
+            shift = 1e-4 * np.eye(n)[i]
+            jacobian[:, :, i] = (
+                from_coordinates(case, place[:, :n] + shift) - from_coordinates(case, place[:, :n] - shift)
+            ) / 2e-4
+        inverse = np.linalg.inv(jacobian)
+        information = np.swapaxes(inverse, 1, 2) @ information[:, :n, :n] @ inverse
+        theta = np.clip(theta, low, high)
+        covariance = np.linalg.inv(information + np.diag(12 / (high - low) ** 2))  # the variance of the prior
+        covariance[:, 0, 0] += (theta[:, 0] * self._stretch * stretch_sd(theta)) ** 2
+        return theta, np.minimum(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), (high - low) / np.sqrt(12))
+
+    def _sample(self, curves, variance, rng, n_draws):
+        """(n_sample, n_draws, n_output) ndarray."""
+        n, p, each = len(curves), self._n_output, np.arange(len(curves))[:, np.newaxis]
+        place, value = self._climb(curves, variance)
+        best = place[each[:, 0], value.argmax(axis=1)]
+        place, value, information, factor = self._climb_on(curves, variance, best, place)
+        centres = place[..., :p]
+        laplace = np.linalg.inv(information[..., :p, :p] + 3 * np.eye(p))  # 3: of the range from -1 to 1
+        spread = 2 * laplace
+        shares = (value > value.max(axis=1, keepdims=True) - 12).astype(float)
+        least = 0.02 * laplace[each[:, 0], value.argmax(axis=1)][:, np.newaxis]
+        for width in (0.5, 0.35, None):
+            shares /= shares.sum(axis=1, keepdims=True)
+            factors = np.broadcast_to(np.linalg.cholesky(spread), (n, centres.shape[1], p, p))
+            chosen = _choose(shares, n_draws, rng)
+            draws = rng.standard_normal((n, n_draws, p)) / np.sqrt(rng.chisquare(6, (n, n_draws, 1)) / 6)
+            x = centres[each, chosen] + np.einsum("nkij,nkj->nki", factors[each, chosen], draws)
+            x[:, 0] = centres[each[:, 0], shares.argmax(axis=1)]  # one inside the prior, whatever the others are
+            weights = _log_likelihoods(curves, factor, _padded(x), self._table, self._thickness)
+            weights += self._log_prior(x) - _log_mixture(x, centres, np.linalg.inv(factors), shares)
+            weights = np.exp(weights - weights.max(axis=1, keepdims=True))
+            weights /= weights.sum(axis=1, keepdims=True)
+            if width is not None:
+                mean = np.einsum("nk,nki->ni", weights, x)
+                away = x - mean[:, np.newaxis]
+                covariance = np.einsum("nk,nki,nkj->nij", weights, away, away)[:, np.newaxis]
+                spread = width**2 * covariance + least + 1e-10 * np.eye(p)
+                centres = x[each, _choose(weights, 48, rng)]
+                shares = np.ones(centres.shape[:2])
+        theta = from_coordinates(self.emulator.case, np.clip(x, -1, 1))
+        lower, upper = self.emulator.case.ranges["scaling_parameter"]
+        stretch = self._stretch * stretch_sd(theta.reshape(-1, p)).reshape(n, n_draws)
+        theta[..., 0] *= np.exp(stretch * rng.standard_normal((n, n_draws)))
+        weights *= (theta[..., 0] >= lower) & (theta[..., 0] <= upper)
+        weights += 1e-300
+        return theta[each, _choose(weights / weights.sum(axis=1, keepdims=True), n_draws, rng)]
+
+    def _log_prior(self, x):
+        """Log density of the coordinates x under the uniform prior of the parameters, less a constant."""
+        h = 1e-4
+        x = np.clip(x, -1, 1)
+        theta = from_coordinates(self.emulator.case, x)
+        result = np.log(theta[..., 0])
+        if self._n_output == 3:
+            shift = np.array([0, 0, h])
+            above, below = (from_coordinates(self.emulator.case, x + sign * shift)[..., 2] for sign in (1, -1))
+            result += np.log(np.maximum(above - below, 1e-12))
+        return result
+
+    @property
+    def _n_output(self):
+        return len(self.emulator.case.outputs)
+
+    @property
+    def _nodes(self):
+        return [max(n - 2, 1) for n in self._table.shape[:3]]
 
     @property
     def _counts(self):
@@ -139,104 +278,386 @@ class Likelihood:
         return np.add.reduceat(values, self._edges, axis=-1) / self._counts
 
 
-def prepare(emulator, *, n_bank=2**14, seed=0):
+def prepare(emulator, *, volume=1.0):
     """Prepare fits of the curves of an emulator.
 
     Parameters
     ----------
     emulator : Emulator
-    n_bank : int
-        Parameters for which steps are prepared, a power of two.
-    seed : int
-        Of the bank.
+    volume : float
+        Of the box, in units of that of the emulated curves: the variance that a finite box makes is divided by it.
+        ``inf`` leaves the measurement noise alone.
 
     Returns
     -------
     Likelihood
-        After about 10 s on one core; it takes 110 MB for three phases.
+        After about 10 s on one core; it takes 40 MB for three phases.
 
     Raises
     ------
     ValueError
-        If `n_bank` is not a power of two of at least 64.
+        If the volume is not positive.
     """
-    if n_bank < 64 or n_bank & (n_bank - 1):
-        raise ValueError(f"n_bank must be a power of two of at least 64, got {n_bank}")
-    case = emulator.case
-    limits = low, high = np.transpose([case.ranges[name] for name in case.outputs])
-    sobol = qmc.Sobol(len(low), rng=np.random.default_rng(seed)).random(n_bank)
-    theta = low + (high - low) * (0.001 + 0.998 * sobol)
+    if not volume > 0:
+        raise ValueError(f"volume must be positive, got {volume}")
+    case, q = emulator.case, emulator.q
+    n = len(case.outputs)
     # Averages over one q spacing of the paper's box (four values) where shells are few, over two above.
-    edges = np.array([i for i in (*range(0, 80, 4), *range(80, emulator.q.size, 7)) if i < emulator.q.size])
-    rng = np.random.default_rng(seed)
-    blocks = [theta[start : start + _BLOCK] for start in range(0, n_bank, _BLOCK)]
-    parts = [_describe(emulator, block, limits, edges, rng) for block in blocks]
-    mean, slope, stretch, deviation, rest, scatter, noise = map(np.concatenate, zip(*parts, strict=True))
-
-    correlation = np.corrcoef(np.clip(rest / deviation, -4, 4).T)
-    correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
-    limit = 4 * np.median(np.abs(scatter), axis=0) / 0.6745
-    pooled = np.cov(np.clip(scatter, -limit, limit).T)
-    gain = np.empty((len(_LEVELS), *slope.shape), dtype=np.float32)
-    error = np.empty((len(_LEVELS), *theta.shape))
-    prior = np.diag(12 / (high - low) ** 2)  # the variance of the uniform one
-    with threadpool_limits(1, user_api="blas"):
-        for start in range(0, n_bank, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            J, S, u = (
-                slope[block],
-                deviation[block],
-                slope[block, 0] * (theta[block, 0] * stretch[block])[:, np.newaxis],
-            )
-            box = correlation * S[:, :, np.newaxis] * S[:, np.newaxis] + u[:, :, np.newaxis] * u[:, np.newaxis]
-            for k in range(len(_LEVELS)):
-                covariance = box + noise[block, k, np.newaxis] * np.eye(len(edges))
-                weighted = np.linalg.solve(covariance, np.swapaxes(J, 1, 2))
-                inverse = np.linalg.inv(J @ weighted + prior)
-                gain[k, block] = inverse @ np.swapaxes(weighted, 1, 2)
-                error[k, block] = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2))
-        noise = np.median(noise, axis=0)
-        whitening = [np.linalg.inv(np.linalg.cholesky(pooled + np.diag(variance))) for variance in noise]
-        decorrelation = np.linalg.inv(np.linalg.cholesky(correlation)).T
-    mean, slope, deviation, whitening, decorrelation = (
-        np.asarray(values, dtype=np.float32) for values in (mean, slope, deviation, whitening, decorrelation)
-    )
-    whitened = np.array([mean @ matrix.T for matrix in whitening])
-    tree = KDTree((theta - low) / (high - low))
-    return Likelihood(
-        emulator, edges, limits, theta, mean, slope, deviation, gain, error, whitening, whitened, decorrelation, tree
-    )
-
-
-def _describe(emulator, theta, limits, edges, rng):
-    """Averaged: mean, slope, sd of stretch and rest, a rest, a draw less the mean, variance by noise level."""
-    parameters = dict(zip(emulator.case.outputs, theta.T, strict=True))
-    counts = np.diff(edges, append=emulator.q.size)
-    intensity = np.exp(emulator.mean(parameters))
+    edges = np.array([i for i in (*range(0, 80, 4), *range(80, q.size, 7)) if i < q.size])
+    counts = np.diff(edges, append=q.size)
 
     def averages(values):
         return np.add.reduceat(values, edges, axis=-1) / counts
 
-    mean = averages(_normalised(emulator, theta))
-    slope = np.empty((*theta.shape, len(edges)))
-    low, high = limits
-    for i, h in enumerate(0.01 * (high - low)):
-        above, below = theta.copy(), theta.copy()
-        above[:, i], below[:, i] = np.minimum(above[:, i] + h, high[i]), np.maximum(below[:, i] - h, low[i])
-        difference = averages(_normalised(emulator, above) - _normalised(emulator, below))
-        slope[:, i] = difference / (above - below)[:, i, np.newaxis]
-    # Normalised to first order: what a rest adds to the invariant is common to all q.
-    weights = intensity * emulator.q**2 * np.gradient(emulator.q)
-    weights /= weights.sum(axis=1, keepdims=True)
-    stretches, rests = emulator.residuals(parameters)
-    rests = averages(rests - np.sum(rests * weights[:, np.newaxis], axis=-1, keepdims=True))
-    scatter = averages(log_intensity(emulator.draw(parameters, rng), emulator.q)) - mean
-    noise = averages(np.log1p(_LEVELS[:, np.newaxis] / intensity[:, np.newaxis])) / counts
-    stretch, deviation = np.sqrt(np.mean(stretches**2, axis=1)), np.sqrt(np.mean(rests**2, axis=1))
-    return mean, slope, stretch, deviation, rests[:, 0], scatter, noise
+    def in_blocks(function, places):
+        return np.concatenate([function(places[i : i + _BLOCK]) for i in range(0, len(places), _BLOCK)])
+
+    bounds = np.array([np.full(65, -1.0), np.full(65, 1.0)])
+    if n == 3:
+        porosity = np.linspace(*case.ranges["porosity"], 65)
+        layers = [np.column_stack([np.ones(65), porosity, np.full(65, end)]) for end in case.ranges["layer_fraction"]]
+        bounds = np.array([to_coordinates(case, layer)[:, 2] for layer in layers])
+
+    def mean(x):
+        return averages(log_intensity(np.exp(emulator.curves(x)), q).astype(np.float64))
+
+    size = (*_TABLE[:n], *[1] * (3 - n))
+    sites = [_sites(m) for m in size]
+    table = in_blocks(mean, np.stack(np.meshgrid(*sites[:n], indexing="ij"), axis=-1).reshape(-1, n)).reshape(*size, -1)
+    nodes = [_nodes(m) for m in size]
+    for axis, m in enumerate(size):
+        table = np.moveaxis(np.tensordot(np.linalg.inv(_collocation(m)), table, (1, axis)), 0, axis)
+    table = np.ascontiguousarray(table, dtype=np.float32)
+
+    def local(x):
+        """Averaged rests of the structures nearest to places: (n_place, count, n_bin)."""
+        low, high = np.transpose([case.ranges[name] for name in case.outputs])
+        theta = np.clip(from_coordinates(case, x), low, high)
+        parameters = dict(zip(case.outputs, theta.T, strict=True))
+        # Normalised to first order: what a rest adds to the invariant is common to all q.
+        weights = np.exp(emulator.mean(parameters)) * q**2 * np.gradient(q)
+        weights /= weights.sum(axis=1, keepdims=True)
+        rests = emulator.residuals(parameters, _LOCAL)[1]
+        return averages(rests - np.einsum("nkq,nq->nk", rests, weights)[..., np.newaxis])
+
+    def rms(x):
+        return np.sqrt(np.mean(local(x) ** 2, axis=1))
+
+    def standardised(x):
+        rests = local(x)
+        return rests[:, 0] / np.sqrt(np.mean(rests**2, axis=1))  # the nearest is the structure's own
+
+    coarse = (*_COARSE[:n], *[1] * (3 - n))
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, m) for m in coarse[:n]], indexing="ij"), axis=-1).reshape(-1, n)
+    if n == 3:
+        grid[:, 2] = np.clip(grid[:, 2], *(np.interp(grid[:, 1], np.linspace(-1, 1, 65), bound) for bound in bounds))
+    deviation = in_blocks(rms, grid).reshape(*coarse, -1) / np.sqrt(volume)
+    rests = in_blocks(standardised, to_coordinates(case, emulator.structures))
+    correlation = np.corrcoef(np.clip(rests, -_CLIP, _CLIP).T)
+    correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
+    places = np.stack(np.meshgrid(*[m[::k] for m, k in zip(nodes, _BANK, strict=True)], indexing="ij"), axis=-1)
+    places = places.reshape(-1, 3)
+    bank, _ = _look_up(places, table, deviation)
+    return Likelihood(
+        emulator,
+        volume,
+        edges,
+        table,
+        deviation,
+        correlation,
+        emulator.stretch_rms / np.sqrt(volume),
+        bounds,
+        places,
+        np.concatenate([bank**2, -2 * bank], axis=1).T.astype(np.float32),
+    )
 
 
-def _normalised(emulator, theta):
-    """(n_sample, n_q) ndarray: normalised log intensity of the mean curves."""
-    parameters = dict(zip(emulator.case.outputs, theta.T, strict=True))
-    return log_intensity(np.exp(emulator.mean(parameters)), emulator.q).astype(np.float64)
+# ------------------------------------------------------------- tables: uniform cubic B-splines, in up to three axes
+
+
+def _nodes(n):
+    """Nodes of a spline of n coefficients on [-1, 1]; one coefficient is a constant."""
+    return np.linspace(-1, 1, n - 2) if n > 1 else np.zeros(1)
+
+
+def _sites(n):
+    """n places that fix n coefficients: the nodes, and the middles of the outermost intervals."""
+    nodes = _nodes(n)
+    return np.sort(np.append(nodes, [nodes[:2].mean(), nodes[-2:].mean()])) if n > 1 else nodes
+
+
+def _collocation(n):
+    matrix, weights, slopes = np.zeros((n, n)), np.empty(4), np.empty(4)
+    for row, x in zip(matrix, _sites(n), strict=True):
+        first = _spline(x, n, weights, slopes)
+        row[first : first + 4] = weights[: min(n, 4)]
+    return matrix
+
+
+@_jit
+def _spline(x, n, weights, slopes):
+    """First of the coefficients that matter at x; their weights, and the derivatives of those."""
+    if n == 1:
+        weights[0], slopes[0] = 1.0, 0.0
+        return 0
+    scale = (n - 3) / 2.0
+    x = (x + 1.0) * scale
+    first = min(max(int(x), 0), n - 4)
+    x -= first
+    y = 1.0 - x
+    weights[0], weights[3] = y * y * y / 6, x * x * x / 6
+    weights[1] = (4 - 6 * x * x + 3 * x * x * x) / 6
+    weights[2] = 1 - weights[0] - weights[1] - weights[3]
+    slopes[0], slopes[3] = -y * y / 2 * scale, x * x / 2 * scale
+    slopes[1] = (1.5 * x * x - 2 * x) * scale
+    slopes[2] = -slopes[0] - slopes[1] - slopes[3]
+    return first
+
+
+@_jit
+def _line(x, n, weights):
+    """As `_spline`, for linear interpolation."""
+    if n == 1:
+        weights[0] = 1.0
+        return 0
+    x = (x + 1.0) * (n - 1) / 2.0
+    first = min(max(int(x), 0), n - 2)
+    weights[1] = x - first
+    weights[0] = 1.0 - weights[1]
+    return first
+
+
+@_jit
+def _evaluate(table, x, weights, slopes, value):
+    """Value (row 0) and derivatives along the axes (rows 1 to 3) at x."""
+    n0, n1, n2, n_bin = table.shape
+    i, j, k = (
+        _spline(x[0], n0, weights[0], slopes[0]),
+        _spline(x[1], n1, weights[1], slopes[1]),
+        _spline(x[2], n2, weights[2], slopes[2]),
+    )
+    value[:] = 0.0
+    for p in range(min(4, n0)):
+        for q in range(min(4, n1)):
+            for r in range(min(4, n2)):
+                w = weights[0, p] * weights[1, q] * weights[2, r]
+                d0 = slopes[0, p] * weights[1, q] * weights[2, r]
+                d1 = weights[0, p] * slopes[1, q] * weights[2, r]
+                d2 = weights[0, p] * weights[1, q] * slopes[2, r]
+                row = table[i + p, j + q, k + r]
+                for b in range(n_bin):
+                    value[0, b] += w * row[b]
+                    value[1, b] += d0 * row[b]
+                    value[2, b] += d1 * row[b]
+                    value[3, b] += d2 * row[b]
+
+
+@_jit
+def _interpolate(table, x, weights, value):
+    n0, n1, n2, n_bin = table.shape
+    i, j, k = _line(x[0], n0, weights[0]), _line(x[1], n1, weights[1]), _line(x[2], n2, weights[2])
+    value[:] = 0.0
+    for p in range(min(2, n0)):
+        for q in range(min(2, n1)):
+            for r in range(min(2, n2)):
+                w = weights[0, p] * weights[1, q] * weights[2, r]
+                for b in range(n_bin):
+                    value[b] += w * table[i + p, j + q, k + r, b]
+
+
+@_parallel
+def _look_up(places, table, deviation):
+    """Averaged curves and deviations at places."""
+    n, n_bin = len(places), table.shape[3]
+    curves, deviations = np.empty((n, n_bin)), np.empty((n, n_bin))
+    for i in prange(n):
+        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, n_bin))
+        _evaluate(table, places[i], weights, slopes, value)
+        curves[i] = value[0]
+        _interpolate(deviation, places[i], weights, deviations[i])
+    return curves, deviations
+
+
+# ------------------------------------------------------------------------------------------------ likelihood
+
+
+@_parallel
+def _factors(places, variance, deviation, correlation):
+    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the places."""
+    n, n_bin = variance.shape
+    factors = np.zeros((n, n_bin, n_bin))
+    for m in prange(n):
+        S, weights, L = np.empty(n_bin), np.empty((3, 4)), factors[m]
+        _interpolate(deviation, places[m], weights, S)
+        for i in range(n_bin):
+            for j in range(i + 1):
+                total = S[i] * S[j] * correlation[i, j]
+                for k in range(j):
+                    total -= L[i, k] * L[j, k]
+                if i == j:
+                    L[i, i] = np.sqrt(total + variance[m, i])
+                else:
+                    L[i, j] = total / L[j, j]
+    return factors
+
+
+@_jit
+def _whiten(L, rows):
+    """Replace rows by their solutions of L z = row."""
+    for i in range(L.shape[0]):
+        for r in range(rows.shape[0]):
+            total = rows[r, i]
+            for k in range(i):
+                total -= L[i, k] * rows[r, k]
+            rows[r, i] = total / L[i, i]
+
+
+@_jit
+def _inside(x, thickness):
+    """Bounds of the third coordinate at the porosity of x, which is moved inside all bounds."""
+    x[0], x[1] = min(max(x[0], -1.0), 1.0), min(max(x[1], -1.0), 1.0)
+    n = thickness.shape[1]
+    position = (x[1] + 1) * (n - 1) / 2
+    i = min(int(position), n - 2)
+    position -= i
+    low = thickness[0, i] * (1 - position) + thickness[0, i + 1] * position
+    high = thickness[1, i] * (1 - position) + thickness[1, i + 1] * position
+    x[2] = min(max(x[2], low), high)
+    return low, high
+
+
+@_jit
+def _measure(curve, L, x, table, weights, slopes, value, information, gradient):
+    """Log likelihood at x, less what the covariance alone sets; writes information and gradient."""
+    _evaluate(table, x, weights, slopes, value)
+    for b in range(curve.size):
+        value[0, b] = curve[b] - value[0, b]
+    _whiten(L, value)
+    for p in range(3):
+        gradient[p] = np.dot(value[p + 1], value[0])
+        for q in range(3):
+            information[p, q] = np.dot(value[p + 1], value[q + 1])
+    return -np.dot(value[0], value[0]) / 2
+
+
+@_parallel
+def _climbs(curves, factors, starts, table, thickness, n_output):
+    """Levenberg-Marquardt steps from each start: places, log likelihoods, information."""
+    n, n_start, _ = starts.shape
+    places, values, informations = starts.copy(), np.empty((n, n_start)), np.empty((n, n_start, 3, 3))
+    for m in prange(n):
+        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
+        tried, slope, slope_tried = np.empty((3, 3)), np.empty(3), np.empty(3)
+        low, high = np.full(3, -1.0), np.full(3, 1.0)
+        for k in range(n_start):
+            x, information = places[m, k], informations[m, k]
+            low[2], high[2] = _inside(x, thickness)
+            best = _measure(curves[m], factors[m], x, table, weights, slopes, value, information, slope)
+            damping = 1e-3
+            for _ in range(_STEPS):
+                matrix, right = np.eye(3), np.zeros(3)
+                for p in range(n_output):
+                    if (x[p] > low[p] or slope[p] > 0) and (x[p] < high[p] or slope[p] < 0):
+                        right[p] = slope[p]
+                        for q in range(n_output):
+                            if (x[q] > low[q] or slope[q] > 0) and (x[q] < high[q] or slope[q] < 0):
+                                matrix[p, q] = information[p, q]
+                        matrix[p, p] = information[p, p] * (1 + damping)
+                step = np.linalg.solve(matrix, right)
+                step *= min(1.0, _LONGEST / (np.abs(step).max() + 1e-300))
+                new = x + step
+                bounds = _inside(new, thickness)
+                found = _measure(curves[m], factors[m], new, table, weights, slopes, value, tried, slope_tried)
+                if found >= best:
+                    converged = found - best < 0.001 and damping < 0.1
+                    x[:], information[:], slope[:] = new, tried, slope_tried
+                    best, low[2], high[2] = found, bounds[0], bounds[1]
+                    if converged:
+                        break
+                    damping *= 0.2
+                else:
+                    damping = max(10 * damping, 0.1)
+                    if damping > 1e6:
+                        break
+            values[m, k] = best
+    return places, values, informations
+
+
+@_parallel
+def _log_likelihoods(curves, factors, places, table, thickness):
+    """(n_sample, n_place) ndarray: log likelihoods, -inf outside the prior."""
+    n, n_place, _ = places.shape
+    values = np.empty((n, n_place))
+    for m in prange(n):
+        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
+        x = np.empty(3)
+        for k in range(n_place):
+            x[:] = places[m, k]
+            _inside(x, thickness)
+            values[m, k] = -np.inf
+            if np.abs(x - places[m, k]).max() == 0:
+                _evaluate(table, x, weights, slopes, value)
+                value[0] = curves[m] - value[0]
+                _whiten(factors[m], value[:1])
+                values[m, k] = -np.dot(value[0], value[0]) / 2
+    return values
+
+
+@_parallel
+def _minima(distances, count):
+    """(n_sample, count) ndarray: flat positions of the deepest local minima on the grid of the bank."""
+    n, n0, n1, n2 = distances.shape
+    found = np.empty((n, count), dtype=np.int64)
+    for m in prange(n):
+        depth = np.full(count, np.inf)
+        found[m] = 0
+        for i in range(n0):
+            for j in range(n1):
+                for k in range(n2):
+                    here = distances[m, i, j, k]
+                    if here >= depth[-1]:
+                        continue
+                    if k > 0 and distances[m, i, j, k - 1] < here or k < n2 - 1 and distances[m, i, j, k + 1] < here:
+                        continue  # most end here
+                    lowest = True
+                    for p in range(max(i - 1, 0), min(i + 2, n0)):
+                        for q in range(max(j - 1, 0), min(j + 2, n1)):
+                            for r in range(max(k - 1, 0), min(k + 2, n2)):
+                                lowest &= distances[m, p, q, r] >= here
+                    if lowest:
+                        place = count - 1
+                        while place > 0 and depth[place - 1] > here:
+                            depth[place], found[m, place] = depth[place - 1], found[m, place - 1]
+                            place -= 1
+                        depth[place], found[m, place] = here, (i * n1 + j) * n2 + k
+        for k in range(1, count):
+            if depth[k] == np.inf:
+                found[m, k] = found[m, 0]
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- sampling
+
+
+def _padded(x):
+    """Coordinates with a third axis, at 0 in two phases."""
+    return np.concatenate([x, np.zeros((*x.shape[:-1], 3 - x.shape[-1]))], axis=-1)
+
+
+def _choose(shares, count, rng):
+    """(n_sample, count) ndarray: positions drawn with probabilities `shares`, evenly (systematic sampling)."""
+    points = (np.arange(count) + rng.random((len(shares), 1))) / count
+    cumulative = np.cumsum(shares, axis=1)
+    chosen = [np.searchsorted(row / row[-1], point) for row, point in zip(cumulative, points, strict=True)]
+    return np.minimum(chosen, shares.shape[1] - 1)
+
+
+def _log_mixture(x, centres, inverses, shares):
+    """Log density, less a constant, of t distributions with six degrees of freedom around the centres."""
+    p = x.shape[-1]
+    total = np.zeros(x.shape[:2])
+    for k in range(centres.shape[1]):
+        z = np.einsum("nij,nmj->nmi", inverses[:, k], x - centres[:, k, np.newaxis])
+        height = shares[:, k] * np.abs(np.prod(np.diagonal(inverses[:, k], axis1=1, axis2=2), axis=1))
+        total += height[:, np.newaxis] * (1 + np.sum(z**2, axis=-1) / 6) ** (-(6 + p) / 2)
+    return np.log(total + 1e-300)

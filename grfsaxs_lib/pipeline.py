@@ -32,7 +32,7 @@ TIERS = {
         n_replicates=500,  # 08
         n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
         network_width=128, network_epochs=200,  # 09
-        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536, n_bank=2**14,  # 11
+        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536,  # 11
         n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
     ),
     "paper": dict(
@@ -46,7 +46,7 @@ TIERS = {
         n_replicates=500,
         n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
         network_width=512, network_epochs=200,
-        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536, n_bank=2**14,
+        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536,
         n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000,
     ),
 }

@@ -31,7 +31,7 @@ ALLOWED = {
     "dataset": {"backend", "cluster", "grid", "noise", "sampling", "shardfile", "simulation"},
     "reference": {"grid", "paper", "sampling", "shardfile", "simulation"},
     "emulator": {"grid"},
-    "likelihood": {"noise", "preprocess"},
+    "likelihood": {"emulator", "noise", "preprocess"},
     "campaign": {"cluster", "dataset", "preprocess", "training"},
     "pipeline": {"backend", "campaign", "cluster", "dataset", "grid", "paper", "training"},
     **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},

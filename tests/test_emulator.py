@@ -15,7 +15,7 @@ def parameters_of(curves, case=CASE):
 
 @pytest.fixture(scope="module")
 def fitted():
-    curves = reference.load(CASE, "train").isel(sample=slice(256))
+    curves = reference.load(CASE, "train").isel(sample=slice(512))
     return emulator.fit(CASE, curves["intensity"].values, parameters_of(curves))
 
 
@@ -28,11 +28,11 @@ def test_residuals_of_unseen_curves_are_those_expected(fitted, unseen):
     theta = parameters_of(unseen)
     real = np.log(unseen["intensity"].values) - fitted.mean(theta)
     drawn = np.log(fitted.draw(theta, np.random.default_rng(0))) - fitted.mean(theta)
-    # Neither mean is off by more than the rms of either: four standard errors of 512 curves and of a 256-curve fit.
+    # Neither mean is off by more than the rms of either: four standard errors of 512 curves and of the fit.
     error = real.std(axis=0) * np.sqrt(1 / len(real) + 0.05)
     assert (np.abs(real.mean(axis=0)) < 4 * error).all()
-    # An rms of 512 values has a standard error of 3 to 5 % (the tails are long), that of 256 residuals 5 to 7 %; the
-    # shells below 0.1 nm^-1 hold a handful of modes each.
+    # An rms of 512 values has a standard error of 3 to 5 % (the tails are long), that of the residuals fitted 4 to 6 %;
+    # the shells below 0.1 nm^-1 hold a handful of modes each.
     ratio = drawn.std(axis=0) / real.std(axis=0)
     assert 0.75 < ratio.min() and ratio.max() < 1.33
     assert abs(np.median(ratio) - 1) < 0.12
@@ -46,7 +46,7 @@ def test_neighbouring_q_are_as_correlated_as_in_real_curves(fitted, unseen):
 
     real = correlations(np.log(unseen["intensity"].values) - fitted.mean(theta))
     drawn = correlations(np.log(fitted.draw(theta, np.random.default_rng(1))) - fitted.mean(theta))
-    # (1 - r^2) / sqrt(512) is at most 0.044 a correlation, about 0.06 for that of 256 real residuals: 3 sd.
+    # (1 - r^2) / sqrt(512) is at most 0.044 a correlation, about 0.06 for that of the fitted residuals: 3 sd.
     np.testing.assert_allclose(drawn, real, atol=0.22)
     assert real[0] > 0.8 > real[2]
 
@@ -104,3 +104,21 @@ def test_too_few_curves_are_refused():
     parameters = {"scaling_parameter": np.full(20, 2.0), "porosity": np.full(20, 0.3)}
     with pytest.raises(ValueError, match="60 curves or more"):
         emulator.fit(CASE, np.ones((20, PAPER_Q.size)), parameters)
+
+
+def test_a_saved_emulator_draws_the_same(fitted, tmp_path):
+    path = tmp_path / "emulator.npz"
+    emulator.save(fitted, path)
+    again = emulator.load(path)
+    theta = {name: np.mean(CASES[CASE].ranges[name]) * np.ones(3) for name in CASES[CASE].outputs}
+    curves = [this.draw(theta, np.random.default_rng(0)) for this in (fitted, again)]
+    np.testing.assert_allclose(*curves, rtol=1e-5)  # float32
+    assert [file.name for file in tmp_path.iterdir()] == ["emulator.npz"]
+
+
+def test_other_files_are_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", q=PAPER_Q)
+    with pytest.raises(ValueError, match="no emulator of version"):
+        emulator.load(tmp_path / "other.npz")
+    with pytest.raises(FileNotFoundError):
+        emulator.load(tmp_path / "missing.npz")
