@@ -257,7 +257,7 @@ _RELATIONS = {
     "<=": lambda ours, theirs: ours <= theirs,
     ">=": lambda ours, theirs: ours >= theirs,
 }
-_MARGIN = re.compile(r"(?P<sign>[±×])(?P<size>\d+(\.\d*)?(e-?\d+)?)(?P<percent>%?)")
+_MARGIN = re.compile(r"(?P<sign>[±×+])(?P<size>\d+(\.\d*)?(e-?\d+)?)(?P<percent>%?)")
 
 
 def meets(value, paper_value, tolerance):
@@ -268,6 +268,7 @@ def meets(value, paper_value, tolerance):
     ``<``      smaller; likewise ``>``, ``<=``, ``>=``
     ``±0.01``  at most 0.01 apart, in the unit of the number
     ``±15%``   at most 15 % of the paper's number apart
+    ``+15%``   at most that much larger
     ``×2``     within a factor 2 either way; both numbers positive
     ========== ====================================================
 
@@ -282,7 +283,7 @@ def meets(value, paper_value, tolerance):
         return bool(_RELATIONS[tolerance](value, paper_value))
     margin = _MARGIN.fullmatch(tolerance)
     if margin is None or (margin["sign"] == "×" and (margin["percent"] or float(margin["size"]) < 1)):
-        known = "=, <, >, <=, >=, ±number, ±number% or ×factor"
+        known = "=, <, >, <=, >=, ±number, +number, ±number%, +number% or ×factor"
         raise ValueError(f"tolerance must be one of {known}; got {tolerance!r}")
     size = float(margin["size"])
     if margin["sign"] == "×":
@@ -290,7 +291,8 @@ def meets(value, paper_value, tolerance):
         return bool(positive and abs(math.log(value / paper_value)) <= math.log(size) + 1e-12)
     if margin["percent"]:
         size *= abs(paper_value) / 100
-    return bool(abs(value - paper_value) <= size * (1 + 1e-9))
+    apart = value - paper_value if margin["sign"] == "+" else abs(value - paper_value)
+    return bool(apart <= size * (1 + 1e-9))
 
 
 def verdict(claim, value, tier):

@@ -34,6 +34,8 @@ TIERS = {
         network_width=128, network_epochs=200,  # 09
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536,  # 11
         n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
+        n_curves=512, n_replicates_kept=500, learning_n_estimators=2000,  # 12
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536],  # 12
     ),
     "paper": dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
@@ -48,6 +50,8 @@ TIERS = {
         network_width=512, network_epochs=200,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536,
         n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000,
+        n_curves=512, n_replicates_kept=500, learning_n_estimators=10_000,
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536],
     ),
 }
 # fmt: on

@@ -105,12 +105,12 @@ def test_posterior_covers_what_its_own_model_draws(prepared):
         assert np.mean(np.abs(rank - 0.5) < 0.4) == pytest.approx(0.8, abs=0.06)  # 0.016
 
 
-def test_a_larger_box_says_more(learned, prepared):
+def test_a_larger_box_says_more(prepared):
     rng = np.random.default_rng(RNG)
     theta = {name: rng.uniform(*CASE.ranges[name], 200) for name in CASE.outputs}
     spread = {}
     for volume in (1, 8, np.inf):
-        this = likelihood.prepare(learned, volume=volume)
+        this = prepared.in_volume(volume)
         draws = this.posterior(*this.draw(theta, np.full(200, 1e4), rng), rng)
         spread[volume] = np.median(draws["scaling_parameter"].std(axis=1))
     assert spread[8] == pytest.approx(spread[1] / np.sqrt(8), rel=0.3)  # the stretch alone would make it exact
@@ -154,7 +154,7 @@ def test_noise_level_is_found(level):
 
 def test_bad_arguments_are_refused(prepared):
     with pytest.raises(ValueError, match="volume must be positive"):
-        likelihood.prepare(prepared.emulator, volume=0)
+        prepared.in_volume(0)
     with pytest.raises(ValueError, match=r"\(n_sample, 500\)"):
         prepared.fit(np.ones(500))
     with pytest.raises(ValueError, match="above 1.2"):

@@ -219,6 +219,10 @@ def test_tables_with_labelled_rows_and_columns(root):
         (1, 1, "±0.001%", True),
         (1e-9, 0, "±10%", False),  # ten per cent of nothing is nothing
         (0, 0, "±10%", True),
+        (1.15, 1, "+15%", True),
+        (1.16, 1, "+15%", False),
+        (0.1, 1, "+15%", True),
+        (-0.8, -1, "+10%", False),
         (2, 1, "×2", True),
         (0.5, 1, "×2", True),
         (2.01, 1, "×2", False),
