@@ -7,8 +7,9 @@ The curve of a structure of length scale a is, in terms of :math:`s = aq` and of
 **Mean.** A is what sampling on voxels adds (`aliasing`). With s as variable f changes little with a. In three phases it
 oscillates with the phase :math:`s d`, for the waves from both faces of a layer of thickness :math:`a d` interfere; with
 d (`layer_thickness`) in the place of :math:`\nu`, f is smooth. At each of some hundred s a Gaussian process
-interpolates it, where it oscillates its exponential: a sum of two waves has the sharp minima in the logarithm alone.
-The processes are then tabulated, so that a curve takes microseconds.
+interpolates it, where it oscillates its exponential: a sum of two waves has sharp minima in the logarithm alone. The
+process is the sum of such waves, with coefficients that are polynomials of the parameters, and of a stationary one. The
+processes are then tabulated, so that a curve takes microseconds.
 
 **What a finite box does.** The thresholds fix :math:`\epsilon` and :math:`\nu` exactly, but the modes of a box are a
 sample of the spectrum, and its structure is that of a slightly different a. This *stretch* u makes 89 to 99 % of the
@@ -43,6 +44,7 @@ from .provenance import moved_into_place
 _STEP = 0.06  # between nodes, in units of `_position`
 _WINDOW = (-0.1, 0.0)  # ln s of the neighbours that a node sees too: they support the end of the range
 _TAIL = 2.5  # s; above it curves oscillate and neighbours are seen; below, enough curves reach every node
+_WAVES_FROM = 1.0  # s
 _MARGIN = 0.06  # of ln a beyond the prior, where stretched structures lie
 _TABLE = (10, 14, 96)  # points of the table along ln a, porosity, thickness
 _FINER = 4  # rows of the finer table, for linear interpolation, per node
@@ -283,9 +285,11 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
                 above, below = (emulator._manifold(_stretched(theta, stretch + h)) for h in (0.002, -0.002))
                 slope = (above - below) / 0.004 / scatter
                 gradient = np.sum(slope * residual, axis=1) / independent - stretch / sd**2
-                stretch = stretch + gradient / (np.sum(slope**2, axis=1) / independent + sd**-2)
+                precision = np.sum(slope**2, axis=1) / independent + sd**-2
+                stretch = stretch + gradient / precision
     basis, scaled = _drift_basis(case, theta) / sd[:, np.newaxis], stretch / sd
     drift = np.linalg.lstsq(basis, scaled)[0]
+    missing = np.mean(1 / (precision * sd**2)) / np.mean(scaled**2)  # variance of what the fit leaves open
     leverage = np.sum(np.linalg.qr(basis)[0] ** 2, axis=1)
     inflation = np.clip(inflation, 1, _LARGEST_INFLATION)
     rests = (log_intensity - emulator._manifold(_stretched(theta, stretch))) * inflation
@@ -294,7 +298,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
         _drift=drift,
         structures=theta,
         _tree=KDTree(_place(case, theta)),
-        _stretches=(scaled - basis @ drift) * np.median(inflation, axis=1) / np.sqrt(1 - leverage),
+        _stretches=(scaled - basis @ drift) * np.sqrt((1 + missing) / (1 - leverage)),
         _rests=rests / sd[:, np.newaxis],
     )
 
@@ -377,6 +381,22 @@ class _Data:
         size = z**2 if self.oscillates(j) else np.ones(len(z))
         return np.concatenate(x), z, curves, self.scatter[curves], size, np.concatenate(own)
 
+    def waves(self, j, x):
+        """(n, n_term) ndarray: 1, d, cos and sin of sd and 2sd, d cos sd, d sin sd, at the s of node j.
+
+        Each times powers of ln a (to 2) and porosity (to 4); x are coordinates from -1 to 1.
+        """
+        if self.s[j] < _WAVES_FROM:
+            return np.zeros((len(x), 0))
+        terms = [np.ones(len(x))]
+        if self.thickness is not None:
+            low, high = self.thickness
+            d, phase = x[:, 2], self.s[j] * (low + (x[:, 2] + 1) / 2 * (high - low))
+            terms += [d, np.cos(phase), np.sin(phase), np.cos(2 * phase), np.sin(2 * phase)]
+            terms += [d * np.cos(phase), d * np.sin(phase)]
+        powers = np.polynomial.polynomial.polyvander2d(x[:, 0], x[:, 1], [2, 4])
+        return np.concatenate([term[:, np.newaxis] * powers for term in terms], axis=1)
+
     def oscillates(self, j):
         return self.s[j] > _TAIL
 
@@ -399,23 +419,29 @@ def _search_kernels(data):
         some = rng.permutation(len(x))[:_CURVES_OF_SEARCH]
         x, z, scatter, size = x[some], (z[some] - z.mean()) / z.std(), scatter[some], size[some]
         squares = (x[:, np.newaxis] - x) ** 2
+        waves = data.waves(j, x)
+        waves = waves @ waves.T
 
-        def negative_log_likelihood(p, z=z, scatter=scatter, size=size, squares=squares):
+        def negative_log_likelihood(p, z=z, scatter=scatter, size=size, squares=squares, waves=waves):
             amplitude, noise, nugget, *lengths = np.exp(p)
-            signal = amplitude * np.exp(-(squares / np.square(lengths)).sum(axis=-1) / 2)
+            stationary = amplitude * np.exp(-(squares / np.square(lengths)).sum(axis=-1) / 2)
+            signal = stationary + waves * np.exp(-squares[..., -1] / lengths[-1] ** 2 / 2)
             factor = cho_factor(signal + np.diag((noise * scatter + nugget) * size), lower=True)
             inverse = cho_solve(factor, np.eye(len(z)))
             alpha = inverse @ z
             slope = np.outer(alpha, alpha) - inverse
             diagonal = np.diag(slope) * size
-            variances = [slope * signal, diagonal * noise * scatter, diagonal * nugget]
+            variances = [slope * stationary, diagonal * noise * scatter, diagonal * nugget]
             gradient = [-variance.sum() / 2 for variance in variances]
-            gradient += [-(slope * signal * squares[..., i]).sum() / (2 * lengths[i] ** 2) for i in range(len(lengths))]
+            parts = [stationary] * (len(lengths) - 1) + [signal]
+            gradient += [
+                -(slope * part * squares[..., i]).sum() / (2 * lengths[i] ** 2) for i, part in enumerate(parts)
+            ]
             return z @ alpha / 2 + np.log(np.diag(factor[0])).sum(), np.array(gradient)
 
-        # The thickness starts at a long and a short length: an oscillation hides the way from one to the other.
-        bounds = [(-2, 7), (-14, 0.5), (-16, 0.5), (-1, 2.5), (-1, 2.5), *[(-3.5, 2)] * three, (-1, 2.5)]
-        starts = [[1, -4, -6, 1, 0.5, *[length] * three, 1] for length in ((0, -2) if three else (0,))]
+        # One start for a process of its own, one for a little of it beside the waves: much lies between them.
+        bounds = [(-7, 7), (-14, 0.5), (-16, 0.5), (-1, 2.5), (-1, 2.5), *[(-3.5, 2)] * three, (-2, 2.5)]
+        starts = [[1, -4, -6, 1, 0.5, *[0] * three, 1], [-3, -6, -6, 1, 0.5, *[-1] * three, 1]]
         best = min(
             (
                 minimize(
@@ -468,6 +494,9 @@ def _interpolate_node(data, j, kernel, axes, inflation):
     points = x / lengths
     squares = (points**2).sum(axis=1)
     covariance = amplitude * np.exp(points @ points.T - squares / 2 - squares[:, np.newaxis] / 2)
+    waves, near = data.waves(j, x), np.exp(-((x[:, -1] / lengths[-1]) ** 2) / 2)
+    apart = (x[:, -1, np.newaxis] - x[:, -1]) / lengths[-1]
+    covariance += waves @ waves.T * np.exp(-(apart**2) / 2)
     covariance[np.diag_indices(len(x))] += noise
     factor = cho_factor(covariance, lower=True, overwrite_a=True)
     alpha = cho_solve(factor, (z - mean) / sd)
@@ -485,9 +514,12 @@ def _interpolate_node(data, j, kernel, axes, inflation):
         np.exp(-(((axis[:, np.newaxis] - x[:, i]) / length) ** 2) / 2)
         for i, (axis, length) in enumerate(zip(axes, lengths, strict=False))
     ]
-    parts[-1] *= amplitude * alpha * np.exp(-((x[:, -1] / lengths[-1]) ** 2) / 2)
+    parts[-1] *= amplitude * alpha * near
     first = parts[0] if len(parts) == 2 else (parts[0][:, np.newaxis] * parts[1]).reshape(-1, len(x))
-    values = mean + sd * (first @ parts[-1].T).reshape([len(axis) for axis in axes])
+    values = (first @ parts[-1].T).ravel()
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    values += data.waves(j, grid) @ (waves.T @ (alpha * near))
+    values = mean + sd * values.reshape([len(axis) for axis in axes])
     return data.logarithms(j, values, z.min())
 
 
