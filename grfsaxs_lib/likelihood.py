@@ -10,8 +10,8 @@ with the rest of a box (deviations S of nearby structures, correlations R of all
 stretch u of the box leaves open of a is not in the curve; it widens the result.
 
 In three phases the likelihood has side maxima, for porosity and layer fraction can change together at almost the same
-layer, and waves fit again after a period. So the climb starts from several minima of the distance to a *bank* of curves
-that fill the prior.
+layer, and waves fit again after a period. So climbs start at several porosities, from the closest there of a *bank* of
+curves that fill the prior.
 """
 
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ _BANK = (4, 1, 2)  # every so many nodes of the table are in the bank
 _LOCAL = 60  # structures that give S at a place
 _SHRINKAGE = 0.05  # of the correlations R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
-_STARTS = 4
+_STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
 _STEPS = 15  # at most, of a climb
 _LONGEST = 0.3  # step, in coordinates that go from -1 to 1
 _BLOCK = 256  # curves at a time
@@ -195,19 +195,22 @@ class Likelihood:
         parts = []
         for start in range(0, max(len(curves), 1), _BLOCK):
             block = slice(start, start + _BLOCK)
-            place, value = self._climb(curves[block], variance[block])
+            place, value = self._climb(curves[block], variance[block], _STARTS)
             best = place[np.arange(len(place)), value.argmax(axis=1)][:, np.newaxis]
             place, _, information, _ = self._climb_on(curves[block], variance[block], best[:, 0], best)
             parts.append(self._describe(place[:, 0], information[:, 0]))
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
-    def _climb(self, curves, variance):
-        """Maxima that are reached from several starts, (n_sample, n_start, 3), and their log likelihoods."""
+    def _climb(self, curves, variance, count):
+        """Maxima that are reached from the closest starts, (n_sample, n_start, 3), and their log likelihoods."""
         with threadpool_limits(1, user_api="blas"):
             weights = 1 / (variance + np.mean(self._deviation**2, axis=(0, 1, 2)))
             distances = np.concatenate([weights, weights * curves], axis=1).astype(np.float32) @ self._bank
-        shape = [len(range(0, n, step)) for n, step in zip(self._nodes, _BANK, strict=True)]
-        starts = self._places[_minima(distances.reshape(-1, *shape), _STARTS)]
+        n_porosity = len(range(0, self._nodes[1], _BANK[1]))
+        distances = distances.reshape(len(curves), n_porosity, -1)
+        closest = distances.argmin(axis=2)
+        order = np.argsort(np.take_along_axis(distances, closest[..., np.newaxis], axis=2)[..., 0], axis=1)[:, :count]
+        starts = self._places.reshape(n_porosity, -1, 3)[order, np.take_along_axis(closest, order, axis=1)]
         return self._climb_on(curves, variance, starts[:, 0], starts)[:2]
 
     def _climb_on(self, curves, variance, there, starts):
@@ -236,7 +239,7 @@ class Likelihood:
     def _sample(self, curves, variance, rng, n_draws):
         """(n_sample, n_draws, n_output) ndarray."""
         n, p, each = len(curves), self._n_output, np.arange(len(curves))[:, np.newaxis]
-        place, value = self._climb(curves, variance)
+        place, value = self._climb(curves, variance, None)
         best = place[each[:, 0], value.argmax(axis=1)]
         place, value, information, factor = self._climb_on(curves, variance, best, place)
         centres = place[..., :p]
@@ -366,7 +369,7 @@ def prepare(emulator):
     correlation = np.corrcoef(np.clip(rests, -_CLIP, _CLIP).T)
     correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
     places = np.stack(np.meshgrid(*[m[::k] for m, k in zip(nodes, _BANK, strict=True)], indexing="ij"), axis=-1)
-    places = places.reshape(-1, 3)
+    places = np.swapaxes(places, 0, 1).reshape(-1, 3)  # by porosity
     bank, _ = _look_up(places, table, deviation)
     return Likelihood(
         emulator,
@@ -610,39 +613,6 @@ def _log_likelihoods(curves, factors, places, table, thickness):
                 _whiten(factors[m], value[:1])
                 values[m, k] = -np.dot(value[0], value[0]) / 2
     return values
-
-
-@_parallel
-def _minima(distances, count):
-    """(n_sample, count) ndarray: flat positions of the deepest local minima on the grid of the bank."""
-    n, n0, n1, n2 = distances.shape
-    found = np.empty((n, count), dtype=np.int64)
-    for m in prange(n):
-        depth = np.full(count, np.inf)
-        found[m] = 0
-        for i in range(n0):
-            for j in range(n1):
-                for k in range(n2):
-                    here = distances[m, i, j, k]
-                    if here >= depth[-1]:
-                        continue
-                    if k > 0 and distances[m, i, j, k - 1] < here or k < n2 - 1 and distances[m, i, j, k + 1] < here:
-                        continue  # most end here
-                    lowest = True
-                    for p in range(max(i - 1, 0), min(i + 2, n0)):
-                        for q in range(max(j - 1, 0), min(j + 2, n1)):
-                            for r in range(max(k - 1, 0), min(k + 2, n2)):
-                                lowest &= distances[m, p, q, r] >= here
-                    if lowest:
-                        place = count - 1
-                        while place > 0 and depth[place - 1] > here:
-                            depth[place], found[m, place] = depth[place - 1], found[m, place - 1]
-                            place -= 1
-                        depth[place], found[m, place] = here, (i * n1 + j) * n2 + k
-        for k in range(1, count):
-            if depth[k] == np.inf:
-                found[m, k] = found[m, 0]
-    return found
 
 
 # -------------------------------------------------------------------------------------------------- sampling
