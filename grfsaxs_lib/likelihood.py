@@ -111,8 +111,8 @@ class Likelihood:
         noise_level = estimate_noise_level(intensity, self.emulator.q)
         # The logarithm of a lognormal variable lies half its variance below that of its mean.
         variance = np.log1p(noise_level[:, np.newaxis] / intensity)
-        curves = self._averages(log_intensity(intensity, self.emulator.q) + variance / 2)
-        return curves, self._averages(variance) / self._counts, noise_level
+        curves = _average(log_intensity(intensity, self.emulator.q) + variance / 2, self._edges)
+        return curves, self._of_average(variance), noise_level
 
     def draw(self, parameters, noise_level, rng):
         """Draw averaged curves from the model of the likelihood itself: those for which it is exact.
@@ -132,7 +132,7 @@ class Likelihood:
         theta = np.stack([np.asarray(parameters[output]) for output in self.emulator.case.outputs], axis=1)
         intensity = np.exp(self.emulator.mean(parameters))
         variance = np.log1p(np.asarray(noise_level)[:, np.newaxis] / intensity)
-        variance = self._averages(variance) / self._counts
+        variance = self._of_average(variance)
         theta[:, 0] *= np.exp(self._stretch * stretch_sd(theta) * rng.standard_normal(len(theta)))
         place = _padded(to_coordinates(self.emulator.case, theta))
         curves, deviation = _look_up(place, self._table, self._deviation)
@@ -285,6 +285,10 @@ class Likelihood:
             result += np.log(np.maximum(above - below, 1e-12))
         return result
 
+    def _of_average(self, variance):
+        """Variance of averages over independent values."""
+        return _average(variance, self._edges) / np.diff(self._edges, append=self.emulator.q.size)
+
     @property
     def _n_output(self):
         return len(self.emulator.case.outputs)
@@ -292,13 +296,6 @@ class Likelihood:
     @property
     def _nodes(self):
         return [max(n - 2, 1) for n in self._table.shape[:3]]
-
-    @property
-    def _counts(self):
-        return np.diff(self._edges, append=self.emulator.q.size)
-
-    def _averages(self, values):
-        return np.add.reduceat(values, self._edges, axis=-1) / self._counts
 
 
 def prepare(emulator):
@@ -313,45 +310,56 @@ def prepare(emulator):
     Likelihood
         After about 5 s on one core; it takes 40 MB for three phases.
     """
-    case, q = emulator.case, emulator.q
-    n = len(case.outputs)
     # Averages over one q spacing of the paper's box (four values) where shells are few, over two above.
-    edges = np.array([i for i in (*range(0, 80, 4), *range(80, q.size, 7)) if i < q.size])
-    counts = np.diff(edges, append=q.size)
+    edges = np.array([i for i in (*range(0, 80, 4), *range(80, emulator.q.size, 7)) if i < emulator.q.size])
+    thickness = _thickness_bounds(emulator.case)
+    table = _tabulate(emulator, edges)
+    deviation, correlation = _scatter(emulator, edges, thickness)
+    axes = [_nodes(n)[::step] for n, step in zip(table.shape[:3], _BANK, strict=True)]
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    places = np.swapaxes(places, 0, 1).reshape(-1, 3)  # by porosity
+    curves, _ = _look_up(places, table, deviation)
+    bank = np.concatenate([curves**2, -2 * curves], axis=1).T.astype(np.float32)
+    return Likelihood(emulator, edges, table, deviation, correlation, emulator.stretch_rms, thickness, places, bank)
 
-    def averages(values):
-        return np.add.reduceat(values, edges, axis=-1) / counts
 
-    def in_blocks(function, places):
-        return np.concatenate([function(places[i : i + _BLOCK]) for i in range(0, len(places), _BLOCK)])
+def _thickness_bounds(case):
+    """(2, 65) ndarray: coordinates of the thinnest and the thickest layer of the prior, on even porosities."""
+    if len(case.outputs) == 2:
+        return np.array([np.full(65, -1.0), np.full(65, 1.0)])
+    porosity = np.linspace(*case.ranges["porosity"], 65)
+    ends = [np.column_stack([np.ones(65), porosity, np.full(65, end)]) for end in case.ranges["layer_fraction"]]
+    return np.array([to_coordinates(case, theta)[:, 2] for theta in ends])
 
-    bounds = np.array([np.full(65, -1.0), np.full(65, 1.0)])
-    if n == 3:
-        porosity = np.linspace(*case.ranges["porosity"], 65)
-        layers = [np.column_stack([np.ones(65), porosity, np.full(65, end)]) for end in case.ranges["layer_fraction"]]
-        bounds = np.array([to_coordinates(case, layer)[:, 2] for layer in layers])
+
+def _tabulate(emulator, edges):
+    """Spline coefficients of the averaged curves; axes that a case does not have are of length 1."""
+    n = len(emulator.case.outputs)
 
     def mean(x):
-        return averages(log_intensity(np.exp(emulator.curves(x)), q).astype(np.float64))
+        return _average(log_intensity(np.exp(emulator.curves(x)), emulator.q).astype(np.float64), edges)
 
     size = (*_TABLE[:n], *[1] * (3 - n))
-    sites = [_sites(m) for m in size]
-    table = in_blocks(mean, np.stack(np.meshgrid(*sites[:n], indexing="ij"), axis=-1).reshape(-1, n)).reshape(*size, -1)
-    nodes = [_nodes(m) for m in size]
+    table = _in_blocks(mean, _grid([_sites(m) for m in size[:n]])).reshape(*size, -1)
     for axis, m in enumerate(size):
         table = np.moveaxis(np.tensordot(np.linalg.inv(_collocation(m)), table, (1, axis)), 0, axis)
-    table = np.ascontiguousarray(table, dtype=np.float32)
+    return np.ascontiguousarray(table, dtype=np.float32)
+
+
+def _scatter(emulator, edges, thickness):
+    """Deviations S on a coarse grid, and the correlations R of all rests."""
+    case, q, n = emulator.case, emulator.q, len(emulator.case.outputs)
+    low, high = np.transpose([case.ranges[name] for name in case.outputs])
 
     def local(x):
-        """Averaged rests of the structures nearest to places: (n_place, count, n_bin)."""
-        low, high = np.transpose([case.ranges[name] for name in case.outputs])
+        """(n_place, n_near, n_bin) ndarray: averaged rests of the structures nearest to places."""
         theta = np.clip(from_coordinates(case, x), low, high)
         parameters = dict(zip(case.outputs, theta.T, strict=True))
         # Normalised to first order: what a rest adds to the invariant is common to all q.
         weights = np.exp(emulator.mean(parameters)) * q**2 * np.gradient(q)
         weights /= weights.sum(axis=1, keepdims=True)
         rests = emulator.residuals(parameters, _LOCAL)[1]
-        return averages(rests - np.einsum("nkq,nq->nk", rests, weights)[..., np.newaxis])
+        return _average(rests - np.einsum("nkq,nq->nk", rests, weights)[..., np.newaxis], edges)
 
     def rms(x):
         return np.sqrt(np.mean(local(x) ** 2, axis=1))
@@ -361,27 +369,28 @@ def prepare(emulator):
         return rests[:, 0] / np.sqrt(np.mean(rests**2, axis=1))  # the nearest is the structure's own
 
     coarse = (*_COARSE[:n], *[1] * (3 - n))
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, m) for m in coarse[:n]], indexing="ij"), axis=-1).reshape(-1, n)
+    grid = _grid([np.linspace(-1, 1, m) for m in coarse[:n]])
     if n == 3:
-        grid[:, 2] = np.clip(grid[:, 2], *(np.interp(grid[:, 1], np.linspace(-1, 1, 65), bound) for bound in bounds))
-    deviation = in_blocks(rms, grid).reshape(*coarse, -1)
-    rests = in_blocks(standardised, to_coordinates(case, emulator.structures))
+        even = np.linspace(-1, 1, thickness.shape[1])
+        grid[:, 2] = np.clip(grid[:, 2], *(np.interp(grid[:, 1], even, bound) for bound in thickness))
+    deviation = _in_blocks(rms, grid).reshape(*coarse, -1)
+    rests = _in_blocks(standardised, to_coordinates(case, emulator.structures))
     correlation = np.corrcoef(np.clip(rests, -_CLIP, _CLIP).T)
-    correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
-    places = np.stack(np.meshgrid(*[m[::k] for m, k in zip(nodes, _BANK, strict=True)], indexing="ij"), axis=-1)
-    places = np.swapaxes(places, 0, 1).reshape(-1, 3)  # by porosity
-    bank, _ = _look_up(places, table, deviation)
-    return Likelihood(
-        emulator,
-        edges,
-        table,
-        deviation,
-        correlation,
-        emulator.stretch_rms,
-        bounds,
-        places,
-        np.concatenate([bank**2, -2 * bank], axis=1).T.astype(np.float32),
-    )
+    return deviation, (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
+
+
+def _average(values, edges):
+    """Averages along the last axis, from each edge to the next."""
+    return np.add.reduceat(values, edges, axis=-1) / np.diff(edges, append=values.shape[-1])
+
+
+def _grid(axes):
+    """(n_place, n_axis) ndarray: all places of a grid."""
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+
+def _in_blocks(function, places):
+    return np.concatenate([function(places[start : start + _BLOCK]) for start in range(0, len(places), _BLOCK)])
 
 
 # ------------------------------------------------------------- tables: uniform cubic B-splines, in up to three axes

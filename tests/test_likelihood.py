@@ -34,7 +34,7 @@ def measured(learned):
 def mean_of(prepared, theta):
     """Averaged curves of the emulator itself, without tables of the likelihood."""
     intensity = np.exp(prepared.emulator.mean(dict(zip(CASE.outputs, np.atleast_2d(theta).T, strict=True))))
-    return prepared._averages(np.log(gx.normalise_intensity(intensity, gx.PAPER_Q)))
+    return likelihood._average(np.log(gx.normalise_intensity(intensity, gx.PAPER_Q)), prepared._edges)
 
 
 def covariance_at(prepared, theta, variance):
