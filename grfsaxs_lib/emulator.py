@@ -12,8 +12,8 @@ process is the sum of such waves, with coefficients that are polynomials of the 
 processes are then tabulated, so that a curve takes microseconds.
 
 **What a finite box does.** The thresholds fix :math:`\epsilon` and :math:`\nu` exactly, but the modes of a box are a
-sample of the spectrum, and its structure is that of a slightly different a. This *stretch* u makes 89 to 99 % of the
-variance of ln I above q = 1.2 nm\ :sup:`-1` (500 replicates of the case study, 192 of a = 7 nm). Modes count as
+sample of the spectrum, and its structure is that of a slightly different a. This *stretch* u makes 88 to 98 % of the
+variance of ln I above q = 1.2 nm\ :sup:`-1` (replicates of three points of a = 4 and 6 nm). Modes count as
 :math:`(L/a)^3`, so the variances of u and of the rest r are proportional to :math:`a^3`.
 
 **Fit.** The processes take curves at their a first, which gives a stretch for each (least squares, normal prior), then
@@ -134,13 +134,15 @@ class Emulator:
         parameters
             As in `mean`.
         count : int
-            How many.
+            How many, two or more.
 
         Returns
         -------
         stretches : (n_sample, count) ndarray of float64
         rests : (n_sample, count, n_q) ndarray of float64
         """
+        if not 2 <= count <= len(self.structures):
+            raise ValueError(f"count must be from 2 to {len(self.structures)}, the structures learned; got {count}")
         theta = _theta(self.case, parameters)
         _, nearest = self._tree.query(_place(self.case, theta), count)
         sd = stretch_sd(theta)[:, np.newaxis]

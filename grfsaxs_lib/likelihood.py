@@ -6,8 +6,8 @@ microseconds. The log intensity y, averaged over some q values, is taken as norm
 .. math:: y \sim N\big(\mu(a e^u, \epsilon, \nu),\; S R S + N\big), \qquad u \sim N(0, \sigma_u^2),
 
 with the rest of a box (deviations S of nearby structures, correlations R of all) and the measurement noise N. The
-*effective* scale :math:`a e^u` of the box, porosity and layer fraction are fitted by Gauss-Newton steps. What the
-stretch u of the box leaves open of a is not in the curve; it widens the result.
+*effective* scale :math:`a e^u` of the box, porosity and layer fraction are fitted by Levenberg-Marquardt steps. What
+the stretch u of the box leaves open of a is not in the curve; it widens the result.
 
 In three phases the likelihood has side maxima, for porosity and layer fraction can change together at almost the same
 layer, and waves fit again after a period. So climbs start at several porosities, from the closest there of a *bank* of
@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from .emulator import from_coordinates, stretch_sd, to_coordinates
 from .noise import estimate_noise_level
+from .parameters import check
 from .preprocess import log_intensity
 
 _TABLE = (96, 14, 56)  # coefficients of the averaged curves along ln a, porosity, thickness
@@ -115,13 +116,13 @@ class Likelihood:
         return curves, self._of_average(variance), noise_level
 
     def draw(self, parameters, noise_level, rng):
-        """Draw averaged curves from the model of the likelihood itself: those for which it is exact.
+        """Draw averaged curves from the model of the likelihood itself.
 
         Parameters
         ----------
         parameters : dict of str to (n_sample,) array_like
         noise_level : (n_sample,) array_like
-            0 for none.
+            0 for none, if the box is finite.
         rng : numpy.random.Generator
 
         Returns
@@ -129,9 +130,11 @@ class Likelihood:
         curves, variance : (n_sample, n_bin) ndarray of float64
             As from `average`, with the true noise level.
         """
-        theta = np.stack([np.asarray(parameters[output]) for output in self.emulator.case.outputs], axis=1)
         intensity = np.exp(self.emulator.mean(parameters))
-        variance = np.log1p(np.asarray(noise_level)[:, np.newaxis] / intensity)
+        columns = [parameters[output] for output in self.emulator.case.outputs]
+        theta = np.stack(np.broadcast_arrays(*map(np.atleast_1d, columns)), axis=1).astype(np.float64)
+        noise_level = np.broadcast_to(check("noise_level", noise_level), len(theta))
+        variance = np.log1p(noise_level[:, np.newaxis] / intensity)
         variance = self._of_average(variance)
         theta[:, 0] *= np.exp(self._stretch * stretch_sd(theta) * rng.standard_normal(len(theta)))
         place = _padded(to_coordinates(self.emulator.case, theta))
@@ -144,7 +147,7 @@ class Likelihood:
         """Draw from the posterior under the uniform prior.
 
         Importance sampling: first from normal distributions at the maxima that climbs reach, then twice from a kernel
-        estimate of the posterior so far.
+        estimate of the posterior so far. The covariance of the curve is that at the best of the maxima.
 
         Parameters
         ----------
@@ -157,8 +160,19 @@ class Likelihood:
         Returns
         -------
         dict of str to (n_sample, n_draws) ndarray of float64
-            For each output.
+            For each output, in random order.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit.
         """
+        curves, variance = np.asarray(curves, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+        if curves.shape != (len(curves), self._edges.size) or variance.shape != curves.shape:
+            raise ValueError(
+                f"curves and variance must have shape (n_sample, {self._edges.size}), as average() returns them; "
+                f"got {curves.shape} and {variance.shape}"
+            )
         blocks = range(0, max(len(curves), 1), _BLOCK)
         with threadpool_limits(1, user_api="blas"):
             parts = [
@@ -271,7 +285,8 @@ class Likelihood:
         theta[..., 0] *= np.exp(stretch * rng.standard_normal((n, n_draws)))
         weights *= (theta[..., 0] >= lower) & (theta[..., 0] <= upper)
         weights += 1e-300
-        return theta[each, _choose(weights / weights.sum(axis=1, keepdims=True), n_draws, rng)]
+        chosen = _choose(weights / weights.sum(axis=1, keepdims=True), n_draws, rng)
+        return theta[each, rng.permuted(chosen, axis=1)]
 
     def _log_prior(self, x):
         """Log density of the coordinates x under the uniform prior of the parameters, less a constant."""

@@ -157,5 +157,9 @@ def test_bad_arguments_are_refused(prepared):
         prepared.in_volume(0)
     with pytest.raises(ValueError, match=r"\(n_sample, 500\)"):
         prepared.fit(np.ones(500))
+    with pytest.raises(ValueError, match="as average"):
+        prepared.posterior(np.ones((2, 500)), np.ones((2, 500)), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="count must be from 2 to 256"):
+        prepared.emulator.residuals({"scaling_parameter": [4.0], "porosity": [0.3]}, 1)
     with pytest.raises(ValueError, match="above 1.2"):
         noise.estimate_noise_level(np.ones(5), gx.PAPER_Q[:5])
