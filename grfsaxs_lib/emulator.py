@@ -386,16 +386,15 @@ class _Data:
     def waves(self, j, x):
         """(n, n_term) ndarray: 1, d, cos and sin of sd and 2sd, d cos sd, d sin sd, at the s of node j.
 
-        Each times powers of ln a (to 2) and porosity (to 4); x are coordinates from -1 to 1.
+        Each times powers of ln a (to 2) and porosity (to 4); x are coordinates from -1 to 1. In two phases there are
+        none: there the polynomials alone made the errors of the porosity larger.
         """
-        if self.s[j] < _WAVES_FROM:
+        if self.s[j] < _WAVES_FROM or self.thickness is None:
             return np.zeros((len(x), 0))
-        terms = [np.ones(len(x))]
-        if self.thickness is not None:
-            low, high = self.thickness
-            d, phase = x[:, 2], self.s[j] * (low + (x[:, 2] + 1) / 2 * (high - low))
-            terms += [d, np.cos(phase), np.sin(phase), np.cos(2 * phase), np.sin(2 * phase)]
-            terms += [d * np.cos(phase), d * np.sin(phase)]
+        low, high = self.thickness
+        d, phase = x[:, 2], self.s[j] * (low + (x[:, 2] + 1) / 2 * (high - low))
+        terms = [np.ones(len(x)), d, np.cos(phase), np.sin(phase), np.cos(2 * phase), np.sin(2 * phase)]
+        terms += [d * np.cos(phase), d * np.sin(phase)]
         powers = np.polynomial.polynomial.polyvander2d(x[:, 0], x[:, 1], [2, 4])
         return np.concatenate([term[:, np.newaxis] * powers for term in terms], axis=1)
 
@@ -412,7 +411,7 @@ class _Data:
 
 
 def _search_kernels(data):
-    """(n_node, 3 + n_coordinate) ndarray: amplitude, scatter, nugget, lengths of each node, by maximum likelihood."""
+    """Of each node, by maximum likelihood: amplitudes of stationary process and waves, scatter, nugget, lengths."""
     chosen = np.linspace(0, len(data.s) - 1, _SEARCHED + 2).astype(int)[1:-1]
     rng, three = np.random.default_rng(0), data.thickness is not None
     logs = []
@@ -425,15 +424,16 @@ def _search_kernels(data):
         waves = waves @ waves.T
 
         def negative_log_likelihood(p, z=z, scatter=scatter, size=size, squares=squares, waves=waves):
-            amplitude, noise, nugget, *lengths = np.exp(p)
+            amplitude, share, noise, nugget, *lengths = np.exp(p)
             stationary = amplitude * np.exp(-(squares / np.square(lengths)).sum(axis=-1) / 2)
-            signal = stationary + waves * np.exp(-squares[..., -1] / lengths[-1] ** 2 / 2)
+            oscillating = share * waves * np.exp(-squares[..., -1] / lengths[-1] ** 2 / 2)
+            signal = stationary + oscillating
             factor = cho_factor(signal + np.diag((noise * scatter + nugget) * size), lower=True)
             inverse = cho_solve(factor, np.eye(len(z)))
             alpha = inverse @ z
             slope = np.outer(alpha, alpha) - inverse
             diagonal = np.diag(slope) * size
-            variances = [slope * stationary, diagonal * noise * scatter, diagonal * nugget]
+            variances = [slope * stationary, slope * oscillating, diagonal * noise * scatter, diagonal * nugget]
             gradient = [-variance.sum() / 2 for variance in variances]
             parts = [stationary] * (len(lengths) - 1) + [signal]
             gradient += [
@@ -442,8 +442,8 @@ def _search_kernels(data):
             return z @ alpha / 2 + np.log(np.diag(factor[0])).sum(), np.array(gradient)
 
         # One start for a process of its own, one for a little of it beside the waves: much lies between them.
-        bounds = [(-7, 7), (-14, 0.5), (-16, 0.5), (-1, 2.5), (-1, 2.5), *[(-3.5, 2)] * three, (-2, 2.5)]
-        starts = [[1, -4, -6, 1, 0.5, *[0] * three, 1], [-3, -6, -6, 1, 0.5, *[-1] * three, 1]]
+        bounds = [(-7, 7), (-16, 3), (-14, 0.5), (-16, 0.5), (-1, 2.5), (-1, 2.5), *[(-3.5, 2)] * three, (-2, 2.5)]
+        starts = [[1, -9, -4, -6, 1, 0.5, *[0] * three, 1], [-3, -2, -6, -6, 1, 0.5, *[-1] * three, 1]]
         best = min(
             (
                 minimize(
@@ -491,14 +491,14 @@ def _interpolate_node(data, j, kernel, axes, inflation):
     """Table of one node's Gaussian process; writes the inflation of its curves, if asked for."""
     x, z, curves, scatter, size, own = data(j)
     mean, sd = z.mean(), z.std()
-    amplitude, noise, nugget, *lengths = kernel
+    amplitude, share, noise, nugget, *lengths = kernel
     noise = (noise * scatter + nugget) * size
     points = x / lengths
     squares = (points**2).sum(axis=1)
     covariance = amplitude * np.exp(points @ points.T - squares / 2 - squares[:, np.newaxis] / 2)
     waves, near = data.waves(j, x), np.exp(-((x[:, -1] / lengths[-1]) ** 2) / 2)
     apart = (x[:, -1, np.newaxis] - x[:, -1]) / lengths[-1]
-    covariance += waves @ waves.T * np.exp(-(apart**2) / 2)
+    covariance += share * (waves @ waves.T) * np.exp(-(apart**2) / 2)
     covariance[np.diag_indices(len(x))] += noise
     factor = cho_factor(covariance, lower=True, overwrite_a=True)
     alpha = cho_solve(factor, (z - mean) / sd)
@@ -520,7 +520,7 @@ def _interpolate_node(data, j, kernel, axes, inflation):
     first = parts[0] if len(parts) == 2 else (parts[0][:, np.newaxis] * parts[1]).reshape(-1, len(x))
     values = (first @ parts[-1].T).ravel()
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
-    values += data.waves(j, grid) @ (waves.T @ (alpha * near))
+    values += data.waves(j, grid) @ (share * (waves.T @ (alpha * near)))
     values = mean + sd * values.reshape([len(axis) for axis in axes])
     return data.logarithms(j, values, z.min())
 

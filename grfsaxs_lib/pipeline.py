@@ -35,7 +35,7 @@ TIERS = {
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536,  # 11
         n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
         n_curves=512, n_replicates_kept=500, learning_n_estimators=2000,  # 12
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536],  # 12
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 1536],  # 12
     ),
     "paper": dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
