@@ -17,13 +17,15 @@ curves that fill the prior.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit, prange
 from threadpoolctl import threadpool_limits
 
-from .emulator import from_coordinates, stretch_sd, to_coordinates
+from .climbs import climb, covariance_factors, log_likelihoods
+from .coordinates import from_coordinates, prior_limits, to_coordinates
+from .emulator import stretch_sd
 from .noise import estimate_noise_level
 from .parameters import check
 from .preprocess import log_intensity
+from .tables import collocation, look_up, nodes, sites
 
 _TABLE = (96, 14, 56)  # coefficients of the averaged curves along ln a, porosity, thickness
 _COARSE = (10, 6, 6)  # points of the deviations S
@@ -32,12 +34,7 @@ _LOCAL = 60  # structures that give S at a place
 _SHRINKAGE = 0.05  # of the correlations R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
 _STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
-_STEPS = 15  # at most, of a climb
-_LONGEST = 0.3  # step, in coordinates that go from -1 to 1
 _BLOCK = 256  # curves at a time
-
-_jit = njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-_parallel = njit(cache=True, nogil=True, parallel=True, fastmath={"contract", "reassoc"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +135,7 @@ class Likelihood:
         variance = self._of_average(variance)
         theta[:, 0] *= np.exp(self._stretch * stretch_sd(theta) * rng.standard_normal(len(theta)))
         place = _padded(to_coordinates(self.emulator.case, theta))
-        curves, deviation = _look_up(place, self._table, self._deviation)
+        curves, deviation = look_up(place, self._table, self._deviation)
         normal = rng.standard_normal((2, *curves.shape))
         rest = deviation * (normal[0] @ np.linalg.cholesky(self._correlation).T)
         return curves + rest + np.sqrt(variance) * normal[1], variance
@@ -220,7 +217,7 @@ class Likelihood:
         with threadpool_limits(1, user_api="blas"):
             weights = 1 / (variance + np.mean(self._deviation**2, axis=(0, 1, 2)))
             distances = np.concatenate([weights, weights * curves], axis=1).astype(np.float32) @ self._bank
-        n_porosity = len(range(0, self._nodes[1], _BANK[1]))
+        n_porosity = len(nodes(self._table.shape[1])[:: _BANK[1]])
         distances = distances.reshape(len(curves), n_porosity, -1)
         closest = distances.argmin(axis=2)
         order = np.argsort(np.take_along_axis(distances, closest[..., np.newaxis], axis=2)[..., 0], axis=1)[:, :count]
@@ -229,13 +226,13 @@ class Likelihood:
 
     def _climb_on(self, curves, variance, there, starts):
         """Maxima from the starts with the covariance of places `there`; log likelihoods, information, factors of it."""
-        factors = _factors(there, variance, self._deviation, self._correlation)
-        return *_climbs(curves, factors, starts, self._table, self._thickness, self._n_output), factors
+        factors = covariance_factors(there, variance, self._deviation, self._correlation)
+        return *climb(curves, factors, starts, self._table, self._thickness, self._n_output), factors
 
     def _describe(self, place, information):
         """Parameters of places, inside the prior, and their standard errors."""
         case, n = self.emulator.case, self._n_output
-        low, high = np.transpose([case.ranges[name] for name in case.outputs])
+        low, high = prior_limits(case)
         theta = from_coordinates(case, place[:, :n])
         jacobian = np.empty((len(theta), n, n))
         for i in range(n):
@@ -268,7 +265,7 @@ class Likelihood:
             draws = rng.standard_normal((n, n_draws, p)) / np.sqrt(rng.chisquare(6, (n, n_draws, 1)) / 6)
             x = centres[each, chosen] + np.einsum("nkij,nkj->nki", factors[each, chosen], draws)
             x[:, 0] = centres[each[:, 0], shares.argmax(axis=1)]  # one inside the prior, whatever the others are
-            weights = _log_likelihoods(curves, factor, _padded(x), self._table, self._thickness)
+            weights = log_likelihoods(curves, factor, _padded(x), self._table, self._thickness)
             weights += self._log_prior(x) - _log_mixture(x, centres, np.linalg.inv(factors), shares)
             weights = np.exp(weights - weights.max(axis=1, keepdims=True))
             weights /= weights.sum(axis=1, keepdims=True)
@@ -308,10 +305,6 @@ class Likelihood:
     def _n_output(self):
         return len(self.emulator.case.outputs)
 
-    @property
-    def _nodes(self):
-        return [max(n - 2, 1) for n in self._table.shape[:3]]
-
 
 def prepare(emulator):
     """Prepare fits of the curves of an emulator.
@@ -330,10 +323,10 @@ def prepare(emulator):
     thickness = _thickness_bounds(emulator.case)
     table = _tabulate(emulator, edges)
     deviation, correlation = _scatter(emulator, edges, thickness)
-    axes = [_nodes(n)[::step] for n, step in zip(table.shape[:3], _BANK, strict=True)]
+    axes = [nodes(n)[::step] for n, step in zip(table.shape[:3], _BANK, strict=True)]
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     places = np.swapaxes(places, 0, 1).reshape(-1, 3)  # by porosity
-    curves, _ = _look_up(places, table, deviation)
+    curves, _ = look_up(places, table, deviation)
     bank = np.concatenate([curves**2, -2 * curves], axis=1).T.astype(np.float32)
     return Likelihood(emulator, edges, table, deviation, correlation, emulator.stretch_rms, thickness, places, bank)
 
@@ -355,16 +348,16 @@ def _tabulate(emulator, edges):
         return _average(log_intensity(np.exp(emulator.curves(x)), emulator.q).astype(np.float64), edges)
 
     size = (*_TABLE[:n], *[1] * (3 - n))
-    table = _in_blocks(mean, _grid([_sites(m) for m in size[:n]])).reshape(*size, -1)
+    table = _in_blocks(mean, _grid([sites(m) for m in size[:n]])).reshape(*size, -1)
     for axis, m in enumerate(size):
-        table = np.moveaxis(np.tensordot(np.linalg.inv(_collocation(m)), table, (1, axis)), 0, axis)
+        table = np.moveaxis(np.tensordot(np.linalg.inv(collocation(m)), table, (1, axis)), 0, axis)
     return np.ascontiguousarray(table, dtype=np.float32)
 
 
 def _scatter(emulator, edges, thickness):
     """Deviations S on a coarse grid, and the correlations R of all rests."""
     case, q, n = emulator.case, emulator.q, len(emulator.case.outputs)
-    low, high = np.transpose([case.ranges[name] for name in case.outputs])
+    low, high = prior_limits(case)
 
     def local(x):
         """(n_place, n_near, n_bin) ndarray: averaged rests of the structures nearest to places."""
@@ -406,237 +399,6 @@ def _grid(axes):
 
 def _in_blocks(function, places):
     return np.concatenate([function(places[start : start + _BLOCK]) for start in range(0, len(places), _BLOCK)])
-
-
-# ------------------------------------------------------------- tables: uniform cubic B-splines, in up to three axes
-
-
-def _nodes(n):
-    """Nodes of a spline of n coefficients on [-1, 1]; one coefficient is a constant."""
-    return np.linspace(-1, 1, n - 2) if n > 1 else np.zeros(1)
-
-
-def _sites(n):
-    """n places that fix n coefficients: the nodes, and the middles of the outermost intervals."""
-    nodes = _nodes(n)
-    return np.sort(np.append(nodes, [nodes[:2].mean(), nodes[-2:].mean()])) if n > 1 else nodes
-
-
-def _collocation(n):
-    matrix, weights, slopes = np.zeros((n, n)), np.empty(4), np.empty(4)
-    for row, x in zip(matrix, _sites(n), strict=True):
-        first = _spline(x, n, weights, slopes)
-        row[first : first + 4] = weights[: min(n, 4)]
-    return matrix
-
-
-@_jit
-def _spline(x, n, weights, slopes):
-    """First of the coefficients that matter at x; their weights, and the derivatives of those."""
-    if n == 1:
-        weights[0], slopes[0] = 1.0, 0.0
-        return 0
-    scale = (n - 3) / 2.0
-    x = (x + 1.0) * scale
-    first = min(max(int(x), 0), n - 4)
-    x -= first
-    y = 1.0 - x
-    weights[0], weights[3] = y * y * y / 6, x * x * x / 6
-    weights[1] = (4 - 6 * x * x + 3 * x * x * x) / 6
-    weights[2] = 1 - weights[0] - weights[1] - weights[3]
-    slopes[0], slopes[3] = -y * y / 2 * scale, x * x / 2 * scale
-    slopes[1] = (1.5 * x * x - 2 * x) * scale
-    slopes[2] = -slopes[0] - slopes[1] - slopes[3]
-    return first
-
-
-@_jit
-def _line(x, n, weights):
-    """As `_spline`, for linear interpolation."""
-    if n == 1:
-        weights[0] = 1.0
-        return 0
-    x = (x + 1.0) * (n - 1) / 2.0
-    first = min(max(int(x), 0), n - 2)
-    weights[1] = x - first
-    weights[0] = 1.0 - weights[1]
-    return first
-
-
-@_jit
-def _evaluate(table, x, weights, slopes, value):
-    """Value (row 0) and derivatives along the axes (rows 1 to 3) at x."""
-    n0, n1, n2, n_bin = table.shape
-    i, j, k = (
-        _spline(x[0], n0, weights[0], slopes[0]),
-        _spline(x[1], n1, weights[1], slopes[1]),
-        _spline(x[2], n2, weights[2], slopes[2]),
-    )
-    value[:] = 0.0
-    for p in range(min(4, n0)):
-        for q in range(min(4, n1)):
-            for r in range(min(4, n2)):
-                w = weights[0, p] * weights[1, q] * weights[2, r]
-                d0 = slopes[0, p] * weights[1, q] * weights[2, r]
-                d1 = weights[0, p] * slopes[1, q] * weights[2, r]
-                d2 = weights[0, p] * weights[1, q] * slopes[2, r]
-                row = table[i + p, j + q, k + r]
-                for b in range(n_bin):
-                    value[0, b] += w * row[b]
-                    value[1, b] += d0 * row[b]
-                    value[2, b] += d1 * row[b]
-                    value[3, b] += d2 * row[b]
-
-
-@_jit
-def _interpolate(table, x, weights, value):
-    n0, n1, n2, n_bin = table.shape
-    i, j, k = _line(x[0], n0, weights[0]), _line(x[1], n1, weights[1]), _line(x[2], n2, weights[2])
-    value[:] = 0.0
-    for p in range(min(2, n0)):
-        for q in range(min(2, n1)):
-            for r in range(min(2, n2)):
-                w = weights[0, p] * weights[1, q] * weights[2, r]
-                for b in range(n_bin):
-                    value[b] += w * table[i + p, j + q, k + r, b]
-
-
-@_parallel
-def _look_up(places, table, deviation):
-    """Averaged curves and deviations at places."""
-    n, n_bin = len(places), table.shape[3]
-    curves, deviations = np.empty((n, n_bin)), np.empty((n, n_bin))
-    for i in prange(n):
-        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, n_bin))
-        _evaluate(table, places[i], weights, slopes, value)
-        curves[i] = value[0]
-        _interpolate(deviation, places[i], weights, deviations[i])
-    return curves, deviations
-
-
-# ------------------------------------------------------------------------------------------------ likelihood
-
-
-@_parallel
-def _factors(places, variance, deviation, correlation):
-    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the places."""
-    n, n_bin = variance.shape
-    factors = np.zeros((n, n_bin, n_bin))
-    for m in prange(n):
-        S, weights, L = np.empty(n_bin), np.empty((3, 4)), factors[m]
-        _interpolate(deviation, places[m], weights, S)
-        for i in range(n_bin):
-            for j in range(i + 1):
-                total = S[i] * S[j] * correlation[i, j]
-                for k in range(j):
-                    total -= L[i, k] * L[j, k]
-                if i == j:
-                    L[i, i] = np.sqrt(total + variance[m, i])
-                else:
-                    L[i, j] = total / L[j, j]
-    return factors
-
-
-@_jit
-def _whiten(L, rows):
-    """Replace rows by their solutions of L z = row."""
-    for i in range(L.shape[0]):
-        for r in range(rows.shape[0]):
-            total = rows[r, i]
-            for k in range(i):
-                total -= L[i, k] * rows[r, k]
-            rows[r, i] = total / L[i, i]
-
-
-@_jit
-def _inside(x, thickness):
-    """Bounds of the third coordinate at the porosity of x, which is moved inside all bounds."""
-    x[0], x[1] = min(max(x[0], -1.0), 1.0), min(max(x[1], -1.0), 1.0)
-    n = thickness.shape[1]
-    position = (x[1] + 1) * (n - 1) / 2
-    i = min(int(position), n - 2)
-    position -= i
-    low = thickness[0, i] * (1 - position) + thickness[0, i + 1] * position
-    high = thickness[1, i] * (1 - position) + thickness[1, i + 1] * position
-    x[2] = min(max(x[2], low), high)
-    return low, high
-
-
-@_jit
-def _measure(curve, L, x, table, weights, slopes, value, information, gradient):
-    """Log likelihood at x, less what the covariance alone sets; writes information and gradient."""
-    _evaluate(table, x, weights, slopes, value)
-    for b in range(curve.size):
-        value[0, b] = curve[b] - value[0, b]
-    _whiten(L, value)
-    for p in range(3):
-        gradient[p] = np.dot(value[p + 1], value[0])
-        for q in range(3):
-            information[p, q] = np.dot(value[p + 1], value[q + 1])
-    return -np.dot(value[0], value[0]) / 2
-
-
-@_parallel
-def _climbs(curves, factors, starts, table, thickness, n_output):
-    """Levenberg-Marquardt steps from each start: places, log likelihoods, information."""
-    n, n_start, _ = starts.shape
-    places, values, informations = starts.copy(), np.empty((n, n_start)), np.empty((n, n_start, 3, 3))
-    for m in prange(n):
-        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
-        tried, slope, slope_tried = np.empty((3, 3)), np.empty(3), np.empty(3)
-        low, high = np.full(3, -1.0), np.full(3, 1.0)
-        for k in range(n_start):
-            x, information = places[m, k], informations[m, k]
-            low[2], high[2] = _inside(x, thickness)
-            best = _measure(curves[m], factors[m], x, table, weights, slopes, value, information, slope)
-            damping = 1e-3
-            for _ in range(_STEPS):
-                matrix, right = np.eye(3), np.zeros(3)
-                for p in range(n_output):
-                    if (x[p] > low[p] or slope[p] > 0) and (x[p] < high[p] or slope[p] < 0):
-                        right[p] = slope[p]
-                        for q in range(n_output):
-                            if (x[q] > low[q] or slope[q] > 0) and (x[q] < high[q] or slope[q] < 0):
-                                matrix[p, q] = information[p, q]
-                        matrix[p, p] = information[p, p] * (1 + damping)
-                step = np.linalg.solve(matrix, right)
-                step *= min(1.0, _LONGEST / (np.abs(step).max() + 1e-300))
-                new = x + step
-                bounds = _inside(new, thickness)
-                found = _measure(curves[m], factors[m], new, table, weights, slopes, value, tried, slope_tried)
-                if found >= best:
-                    converged = found - best < 0.001 and damping < 0.1
-                    x[:], information[:], slope[:] = new, tried, slope_tried
-                    best, low[2], high[2] = found, bounds[0], bounds[1]
-                    if converged:
-                        break
-                    damping *= 0.2
-                else:
-                    damping = max(10 * damping, 0.1)
-                    if damping > 1e6:
-                        break
-            values[m, k] = best
-    return places, values, informations
-
-
-@_parallel
-def _log_likelihoods(curves, factors, places, table, thickness):
-    """(n_sample, n_place) ndarray: log likelihoods, -inf outside the prior."""
-    n, n_place, _ = places.shape
-    values = np.empty((n, n_place))
-    for m in prange(n):
-        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
-        x = np.empty(3)
-        for k in range(n_place):
-            x[:] = places[m, k]
-            _inside(x, thickness)
-            values[m, k] = -np.inf
-            if np.abs(x - places[m, k]).max() == 0:
-                _evaluate(table, x, weights, slopes, value)
-                value[0] = curves[m] - value[0]
-                _whiten(factors[m], value[:1])
-                values[m, k] = -np.dot(value[0], value[0]) / 2
-    return values
 
 
 # -------------------------------------------------------------------------------------------------- sampling

@@ -13,7 +13,8 @@ NAME = PACKAGE.name
 # Data flow one way; only `simulation` composes the physics; the leaves are open to all but the kernels.
 LEAVES = {"parameters", "provenance"}
 PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation"}
-PHYSICS |= {"shardfile", "dataset", "reference", "emulator", "likelihood"}
+PHYSICS |= {"shardfile", "dataset", "reference"}
+PHYSICS |= {"coordinates", "gaussian_process", "emulator", "tables", "climbs", "likelihood"}
 AFTER_PHYSICS = {"instrument", "noise", "preprocess", "training", "model", "evaluation", "plotting", "paper"}
 MANY = {"sampling", "cluster", "campaign", "pipeline"}  # samples, tasks, and their composition
 ALLOWED = {
@@ -30,8 +31,12 @@ ALLOWED = {
     "shardfile": {"simulation", "grid", "paper", "sampling"},
     "dataset": {"backend", "cluster", "grid", "noise", "sampling", "shardfile", "simulation"},
     "reference": {"grid", "paper", "sampling", "shardfile", "simulation"},
-    "emulator": {"grid"},
-    "likelihood": {"emulator", "noise", "preprocess"},
+    "coordinates": set(),
+    "gaussian_process": {"coordinates"},
+    "emulator": {"coordinates", "gaussian_process", "grid"},
+    "tables": set(),
+    "climbs": {"tables"},
+    "likelihood": {"climbs", "coordinates", "emulator", "noise", "preprocess", "tables"},
     "campaign": {"cluster", "dataset", "preprocess", "training"},
     "pipeline": {"backend", "campaign", "cluster", "dataset", "grid", "paper", "training"},
     **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grfsaxs_lib import CASES, emulator, reference
+from grfsaxs_lib import CASES, coordinates, emulator, reference
 from grfsaxs_lib.grid import PAPER_Q
 
 CASE = "two_phase_low"
@@ -81,10 +81,10 @@ def test_aliasing_is_the_lattice_sum():
 def test_layer_thickness_grows_with_the_layer_and_starts_flat():
     fractions = np.linspace(0.001, 0.5, 50)
     for porosity in (0.1, 0.5, 0.9):
-        thickness = emulator.layer_thickness(porosity, fractions)
+        thickness = coordinates.layer_thickness(porosity, fractions)
         assert (np.diff(thickness) > 0).all()
         # A thin layer is a slab: its volume is surface times thickness.
-        tiny = emulator.layer_thickness(porosity, np.array([1e-6, 2e-6]))
+        tiny = coordinates.layer_thickness(porosity, np.array([1e-6, 2e-6]))
         assert tiny[1] / tiny[0] == pytest.approx(2, rel=1e-4)
 
 

@@ -6,7 +6,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import least_squares
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import emulator, likelihood, noise, reference
+from grfsaxs_lib import coordinates, emulator, likelihood, noise, reference, tables
 
 CASE = gx.CASES["two_phase_low"]
 RNG = 3
@@ -38,8 +38,8 @@ def mean_of(prepared, theta):
 
 
 def covariance_at(prepared, theta, variance):
-    place = likelihood._padded(emulator.to_coordinates(CASE, theta[np.newaxis]))
-    _, (deviation,) = likelihood._look_up(place, prepared._table, prepared._deviation)
+    place = likelihood._padded(coordinates.to_coordinates(CASE, theta[np.newaxis]))
+    _, (deviation,) = tables.look_up(place, prepared._table, prepared._deviation)
     return prepared._correlation * deviation * deviation[:, np.newaxis] + np.diag(variance)
 
 
@@ -133,11 +133,11 @@ def test_inputs_hold_fit_errors_noise_and_curve(prepared, measured):
 
 @pytest.mark.parametrize("n", [1, 6, 20])
 def test_splines_reproduce_cubics(n):
-    sites, weights, slopes = likelihood._sites(n), np.empty(4), np.empty(4)
+    sites, weights, slopes = tables.sites(n), np.empty(4), np.empty(4)
     cubic = np.polynomial.Polynomial([1.0, 2.0, -1.0, 0.5] if n > 1 else [1.0])
-    coefficients = np.linalg.solve(likelihood._collocation(n), cubic(sites))
+    coefficients = np.linalg.solve(tables.collocation(n), cubic(sites))
     for x in np.linspace(-1, 1, 13) if n > 1 else [0.0]:
-        first = likelihood._spline(x, n, weights, slopes)
+        first = tables.spline(x, n, weights, slopes)
         m = min(n, 4)
         assert weights[:m] @ coefficients[first : first + m] == pytest.approx(cubic(x), abs=1e-12)
         assert slopes[:m] @ coefficients[first : first + m] == pytest.approx(cubic.deriv()(x), abs=1e-11)

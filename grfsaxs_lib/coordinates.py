@@ -1,0 +1,68 @@
+"""Coordinates in which the curves of a case are smooth: ln a, porosity, thickness of the layer.
+
+A Gaussian process learns in them, and tables are even in them.
+"""
+
+import numpy as np
+from scipy.special import ndtri
+
+_MARGIN = 0.06  # of ln a beyond the prior, where stretched structures lie
+
+
+def layer_thickness(porosity, layer_fraction):
+    r"""Thickness of the layer in units of a, roughly: a coordinate, not a measurement.
+
+    A layer that fills the share :math:`\nu` of the pores reaches as far from the solid as a share :math:`\nu` of them
+    lies. For level sets of the field, distances to the solid follow :math:`-\ln(1-\nu) = A d + B d^2` within 1 % (edt
+    of two structures of 160³ voxels, :math:`\epsilon` from 0.1 to 0.9), with :math:`A \propto
+    e^{-\Phi^{-1}(\epsilon)^2/2}/\epsilon`, the specific surface of a level set, and B nearly linear.
+
+    Parameters
+    ----------
+    porosity, layer_fraction : array_like
+
+    Returns
+    -------
+    ndarray of float64
+    """
+    surface, curvature = _distances(np.asarray(porosity))
+    return (np.sqrt(surface**2 - 4 * curvature * np.log1p(-np.asarray(layer_fraction))) - surface) / (2 * curvature)
+
+
+def _distances(porosity):
+    """A and B of `layer_thickness`."""
+    return 0.285 * np.exp(-(ndtri(porosity) ** 2) / 2) / porosity, 0.26 - 0.16 * porosity
+
+
+def prior_limits(case):
+    """(2, n_output) ndarray: smallest and largest parameters."""
+    return np.transpose([case.ranges[name] for name in case.outputs])
+
+
+def _coordinates(theta):
+    """ln a, porosity and, in three phases, the thickness of the layer."""
+    thickness = [layer_thickness(theta[:, 1], layer_fraction) for layer_fraction in theta[:, 2:].T]
+    return np.column_stack([np.log(theta[:, 0]), theta[:, 1], *thickness])
+
+
+def coordinate_ends(case):
+    """(2, n_coordinate) ndarray: smallest and largest coordinates, those of corners of the prior, and a margin."""
+    corners = _coordinates(np.stack(np.meshgrid(*prior_limits(case).T), axis=-1).reshape(-1, len(case.outputs)))
+    ends = np.stack([corners.min(axis=0), corners.max(axis=0)])
+    ends[:, 0] += -_MARGIN, _MARGIN
+    return ends
+
+
+def to_coordinates(case, theta):
+    """(n_sample, n_output) ndarray: ln a, porosity and thickness of the layer, from -1 to 1 where structures lie."""
+    low, high = coordinate_ends(case)
+    return 2 * (_coordinates(theta) - low) / (high - low) - 1
+
+
+def from_coordinates(case, coordinates):
+    """(..., n_output) ndarray: the parameters that `to_coordinates` was given."""
+    low, high = coordinate_ends(case)
+    logarithm, porosity, *thickness = np.moveaxis(low + (np.asarray(coordinates) + 1) / 2 * (high - low), -1, 0)
+    surface, curvature = _distances(porosity)
+    fractions = [-np.expm1(-surface * d - curvature * d**2) for d in thickness]
+    return np.stack([np.exp(logarithm), porosity, *fractions], axis=-1)
