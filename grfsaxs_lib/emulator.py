@@ -28,8 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
-from scipy.interpolate import BSpline
+from scipy.interpolate import NdBSpline
 from scipy.spatial import KDTree
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -164,15 +163,9 @@ class Emulator:
         return self._at(to_coordinates(self.case, theta), theta[:, 0])
 
     def _at(self, coordinates, a):
-        entry = np.zeros((len(a), 1), dtype=np.int64)
-        weight = np.ones((len(a), 1))
-        for values, knots in zip(np.clip(coordinates, -1, 1).T, self._knots, strict=True):
-            basis = BSpline.design_matrix(values, knots, 3)  # four entries a row
-            columns, weights = basis.indices.reshape(-1, 1, 4), basis.data.reshape(-1, 1, 4)
-            entry = (entry[:, :, np.newaxis] * basis.shape[1] + columns).reshape(len(a), -1)
-            weight = (weight[:, :, np.newaxis] * weights).reshape(len(a), -1)
-        ends = np.arange(0, weight.size + 1, weight.shape[1])
-        rows = sparse.csr_matrix((weight.ravel(), entry.ravel(), ends), (len(a), len(self._table))) @ self._table
+        basis = NdBSpline.design_matrix(np.clip(coordinates, -1, 1), tuple(self._knots), 3)
+        basis.resize(len(a), len(self._table))  # columns behind the last entry are left out
+        rows = basis @ self._table
         curves = [np.interp(position(x * self.q), self._nodes, row) for x, row in zip(a, rows, strict=True)]
         return np.array(curves).reshape(len(a), -1) + self._offset + 3 * np.log(a)[:, np.newaxis]
 
