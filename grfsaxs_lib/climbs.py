@@ -13,16 +13,22 @@ _LONGEST = 0.3  # step
 
 
 @parallel
-def covariance_factors(places, variance, deviation, correlation):
-    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the places."""
+def covariance_factors(places, variance, shares, deviation, correlation):
+    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the places.
+
+    Curves are divided by their invariant, to which the averages contribute `shares` w, so noise of diagonal variance D
+    becomes N = (1 - 1 w^T) D (1 - w 1^T). That leaves no noise along w; what the invariant has is added once more.
+    """
     n, n_bin = variance.shape
     factors = np.zeros((n, n_bin, n_bin))
     for m in prange(n):
         S, weights, L = np.empty(n_bin), np.empty((3, 4)), factors[m]
+        common = shares[m] * variance[m]
+        invariant = np.dot(shares[m], common)
         interpolate(deviation, places[m], weights, S)
         for i in range(n_bin):
             for j in range(i + 1):
-                total = S[i] * S[j] * correlation[i, j]
+                total = S[i] * S[j] * correlation[i, j] - common[i] - common[j] + 2 * invariant
                 for k in range(j):
                     total -= L[i, k] * L[j, k]
                 if i == j:

@@ -7,9 +7,9 @@ The curve of a structure of length scale a is, in terms of :math:`s = aq` and of
 **Mean.** A is what sampling on voxels adds (`aliasing`). With s as variable f changes little with a. In three phases it
 oscillates with the phase :math:`s d`, for the waves from both faces of a layer of thickness :math:`a d` interfere; with
 d (`coordinates.layer_thickness`) in the place of :math:`\nu`, f is smooth. At each of some hundred s a Gaussian process
-interpolates it, where it oscillates its exponential: a sum of two waves has sharp minima in the logarithm alone. The
-process is the sum of such waves, with coefficients that are polynomials of the parameters, and of a stationary one. The
-processes are then tabulated, so that a curve takes microseconds.
+interpolates it, where it oscillates its exponential: a sum of two waves has sharp minima in the logarithm alone. Such
+waves are part of the process (`gaussian_process`). The processes are then tabulated, so that a curve takes
+microseconds.
 
 **What a finite box does.** The thresholds fix :math:`\epsilon` and :math:`\nu` exactly, but the modes of a box are a
 sample of the spectrum, and its structure is that of a slightly different a. This *stretch* u makes 88 to 98 % of the
@@ -34,17 +34,18 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from .coordinates import coordinate_ends, from_coordinates, prior_limits, to_coordinates
-from .gaussian_process import WINDOW, Nodes, interpolate, place_nodes, position, search_kernels
+from .gaussian_process import Nodes, interpolate, place_nodes, position, search_kernels
 from .grid import PAPER_GRID, PAPER_Q
 from .parameters import Case, check, get_case
 from .provenance import moved_into_place
 
-_PASSES = 3  # the last alone sees neighbours; the second has the kernels of the first
+_PASSES = 3  # the second has the hyperparameters of the first
 _STRETCH = 0.0065  # standard deviation of u at a = 4 nm in the paper's box
 _DEGREE = 4  # of the drift
+_SPREAD_DEGREE = 2  # of the log variance of the stretches
 _NEIGHBOURS = 20  # real structures combined in a residual
 _LARGEST_INFLATION = 5.0  # of a fitted rest
-_FILE_VERSION = 1
+_FILE_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +68,11 @@ class Emulator:
     _table: np.ndarray  # (points of the table, fine nodes)
     _nodes: np.ndarray  # fine nodes, in units of `gaussian_process.position`
     _drift: np.ndarray | None = None
+    _spread: np.ndarray | None = None  # of the log variance of stretches in units of `_usual_stretch`
     structures: np.ndarray | None = None
     _tree: KDTree | None = None
     _stretches: np.ndarray | None = None  # (n_structure,): in units of `stretch_sd`
-    _rests: np.ndarray | None = None  # (n_structure, n_q): the same
+    _rests: np.ndarray | None = None  # (n_structure, n_q): in units of `_usual_stretch`
 
     def mean(self, parameters):
         """Mean log intensity of structures.
@@ -90,7 +92,7 @@ class Emulator:
             If a parameter is missing or outside the prior: an emulator does not extrapolate.
         """
         theta = _theta(self.case, parameters)
-        return self._manifold(_stretched(theta, _drift_basis(self.case, theta) @ self._drift))
+        return self._manifold(_stretched(theta, _polynomials(self.case, theta, _DEGREE) @ self._drift))
 
     def draw(self, parameters, rng):
         """Draw a clean curve for each set of parameters; every call gives other structures.
@@ -110,7 +112,7 @@ class Emulator:
         stretches, rests = self.residuals(parameters)
         weights = rng.standard_normal(stretches.shape)
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-        stretch = np.sum(weights * stretches, axis=1) + _drift_basis(self.case, theta) @ self._drift
+        stretch = np.sum(weights * stretches, axis=1) + _polynomials(self.case, theta, _DEGREE) @ self._drift
         return np.exp(self._manifold(_stretched(theta, stretch)) + np.einsum("nk,nkq->nq", weights, rests))
 
     def residuals(self, parameters, count=_NEIGHBOURS):
@@ -132,13 +134,12 @@ class Emulator:
             raise ValueError(f"count must be from 2 to {len(self.structures)}, the structures learned; got {count}")
         theta = _theta(self.case, parameters)
         _, nearest = self._tree.query(_place(self.case, theta), count)
-        sd = stretch_sd(theta)[:, np.newaxis]
-        return self._stretches[nearest] * sd, self._rests[nearest] * sd[..., np.newaxis]
+        stretches = self._stretches[nearest] * self.stretch_sd(theta)[:, np.newaxis]
+        return stretches, self._rests[nearest] * _usual_stretch(theta)[:, np.newaxis, np.newaxis]
 
-    @property
-    def stretch_rms(self):
-        """Root mean square of the stretches in units of `stretch_sd`."""
-        return np.sqrt(np.mean(self._stretches**2))
+    def stretch_sd(self, theta):
+        """(n_sample,) ndarray: standard deviation of the stretches at parameters (n_sample, n_output)."""
+        return _usual_stretch(theta) * np.exp(_polynomials(self.case, theta, _SPREAD_DEGREE) @ self._spread / 2)
 
     def curves(self, coordinates):
         """Mean log intensity at coordinates (`to_coordinates`), also where no structure of the prior lies.
@@ -154,7 +155,8 @@ class Emulator:
         """
         inside = from_coordinates(self.case, coordinates)
         inside = np.clip(inside, *prior_limits(self.case))
-        a = from_coordinates(self.case, coordinates)[:, 0] * np.exp(_drift_basis(self.case, inside) @ self._drift)
+        drift = _polynomials(self.case, inside, _DEGREE) @ self._drift
+        a = from_coordinates(self.case, coordinates)[:, 0] * np.exp(drift)
         low, high = coordinate_ends(self.case)[:, 0]
         return self._at(np.column_stack([2 * (np.log(a) - low) / (high - low) - 1, coordinates[:, 1:]]), a)
 
@@ -190,8 +192,8 @@ def aliasing(q, voxel_size):
     return 1 + 16.5323 * (np.asarray(q) * voxel_size / (2 * np.pi)) ** 4
 
 
-def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=False):
-    """Learn the curves of a case.
+def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
+    """Learn the curves of a case, on the paper's grid.
 
     Parameters
     ----------
@@ -202,8 +204,6 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
         Theirs.
     q : (n_q,) array_like
         Scattering vector [nm^-1].
-    grid : Grid
-        That of the curves.
     progress : bool
         Whether to show a bar.
 
@@ -221,11 +221,11 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
     theta, intensity = _theta(case, parameters), check("intensity", intensity)
     if intensity.shape != (len(theta), q.size) or len(theta) < 60:
         raise ValueError(f"intensity must hold 60 curves or more of {q.size} values each, got shape {intensity.shape}")
-    log_intensity, offset = np.log(intensity), np.log(aliasing(q, grid.voxel_size))
-    sd = stretch_sd(theta)
+    log_intensity, offset = np.log(intensity), np.log(aliasing(q, PAPER_GRID.voxel_size))
+    sd = _usual_stretch(theta)
     # Scatter of ln I(q) at a known stretch, for weights: shells of few modes at low q, and the fit.
     scatter = 0.005 + 0.004 / q + 0.0003 / q**2
-    independent = 4  # q values in a q spacing of the box
+    independent = 4  # q values in a q spacing of the paper's box
     stretch, kernels = np.zeros(len(theta)), None
     bar = tqdm(
         total=_PASSES * len(place_nodes(case, q)[0]), desc=f"emulator of {case.name}", unit="node", disable=not progress
@@ -235,8 +235,8 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
         for step in range(_PASSES):
             last = step == _PASSES - 1
             moved = _stretched(theta, stretch)
-            relative = (stretch_sd(moved) / _STRETCH) ** 2
-            data = Nodes(case, log_intensity - offset, moved, relative, q, WINDOW if last else (0.0,))
+            relative = (_usual_stretch(moved) / _STRETCH) ** 2
+            data = Nodes(case, log_intensity - offset, moved, relative, q)
             if step == 0 or last:
                 kernels = search_kernels(data)
             *manifold, inflation = interpolate(data, kernels, q, bar.update, last)
@@ -248,23 +248,26 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, grid=PAPER_GRID, progress=Fal
                 gradient = np.sum(slope * residual, axis=1) / independent - stretch / sd**2
                 precision = np.sum(slope**2, axis=1) / independent + sd**-2
                 stretch = stretch + gradient / precision
-    basis, scaled = _drift_basis(case, theta) / sd[:, np.newaxis], stretch / sd
-    drift = np.linalg.lstsq(basis, scaled)[0]
-    missing = np.mean(1 / (precision * sd**2)) / np.mean(scaled**2)  # variance of what the fit leaves open
+    basis = _polynomials(case, theta, _DEGREE) / sd[:, np.newaxis]
+    drift = np.linalg.lstsq(basis, stretch / sd)[0]
     leverage = np.sum(np.linalg.qr(basis)[0] ** 2, axis=1)
+    scaled = (stretch / sd - basis @ drift) / np.sqrt(1 - leverage)
+    scaled *= np.sqrt(1 + np.mean(1 / (precision * sd**2)) / np.mean(scaled**2))  # what the fit leaves open
+    spread = _log_variance(_polynomials(case, theta, _SPREAD_DEGREE), scaled)
     inflation = np.clip(inflation, 1, _LARGEST_INFLATION)
     rests = (log_intensity - emulator._manifold(_stretched(theta, stretch))) * inflation
     return replace(
         emulator,
         _drift=drift,
+        _spread=spread,
         structures=theta,
         _tree=KDTree(_place(case, theta)),
-        _stretches=(scaled - basis @ drift) * np.sqrt((1 + missing) / (1 - leverage)),
+        _stretches=scaled / np.exp(_polynomials(case, theta, _SPREAD_DEGREE) @ spread / 2),
         _rests=rests / sd[:, np.newaxis],
     )
 
 
-_ARRAYS = ("q", "structures", "_offset", "_table", "_nodes", "_drift", "_stretches", "_rests")
+_ARRAYS = ("q", "structures", "_offset", "_table", "_nodes", "_drift", "_spread", "_stretches", "_rests")
 
 
 def save(emulator, path):
@@ -327,18 +330,26 @@ def _stretched(theta, stretch):
     return np.column_stack([theta[:, 0] * np.exp(stretch), theta[:, 1:]])
 
 
-def stretch_sd(theta):
-    """(n_sample,) ndarray: standard deviation of the stretches of structures in the paper's box."""
+def _usual_stretch(theta):
+    """(n_sample,) ndarray: standard deviation of the stretches of structures in the paper's box, for a alone."""
     return _STRETCH * (theta[:, 0] / 4) ** 1.5
 
 
-def _drift_basis(case, theta):
-    """(n_sample, n_term) ndarray: products of Legendre polynomials of the scaled coordinates."""
-    values = [np.polynomial.legendre.legvander(x, _DEGREE).T for x in to_coordinates(case, theta).T]
-    powers = itertools.product(range(_DEGREE + 1), repeat=len(values))
+def _polynomials(case, theta, degree):
+    """(n_sample, n_term) ndarray: products of Legendre polynomials of the scaled coordinates, the constant first."""
+    values = [np.polynomial.legendre.legvander(x, degree).T for x in to_coordinates(case, theta).T]
+    powers = itertools.product(range(degree + 1), repeat=len(values))
     return np.stack(
-        [np.prod([v[k] for v, k in zip(values, ks, strict=True)], 0) for ks in powers if sum(ks) <= _DEGREE], 1
+        [np.prod([v[k] for v, k in zip(values, ks, strict=True)], 0) for ks in powers if sum(ks) <= degree], 1
     )
+
+
+def _log_variance(basis, values):
+    """Coefficients of the log variance of normal values, by maximum likelihood (Fisher scoring)."""
+    coefficients = np.append(np.log(np.mean(values**2)), np.zeros(basis.shape[1] - 1))
+    for _ in range(20):
+        coefficients += np.linalg.lstsq(basis, values**2 / np.exp(basis @ coefficients) - 1)[0]
+    return coefficients
 
 
 def _place(case, theta):

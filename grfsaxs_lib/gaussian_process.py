@@ -1,8 +1,12 @@
 r"""Gaussian processes that learn the mean curves of an emulator, one at each node of :math:`s = aq`.
 
-A process is the sum of a stationary one and, in three phases, of waves with coefficients that are polynomials of the
-parameters (`Nodes.waves`). Where curves oscillate it learns intensities, below logarithms.
+Where curves oscillate a process learns intensities, below logarithms. In two phases it is stationary. In three, a layer
+of thickness :math:`ad` makes waves of phase :math:`sd`: to the stationary covariance is added that of a wave,
+:math:`\cos s(d - d')`, and of its overtone, :math:`\cos 2s(d - d')`, with amplitudes and phases that change with the
+parameters over lengths of their own.
 """
+
+from functools import reduce
 
 import numpy as np
 from scipy.interpolate import CubicSpline, make_interp_spline
@@ -11,18 +15,22 @@ from scipy.optimize import minimize
 
 from .coordinates import coordinate_ends, to_coordinates
 
-WINDOW = (-0.1, 0.0)
-"""ln s of the neighbours that a node can see too: they support the end of the range."""
-
 _STEP = 0.06  # between nodes, in units of `position`
-_TAIL = 2.5  # s; above it curves oscillate and neighbours are seen; below, enough curves reach every node
-_WAVES_FROM = 1.0  # s
+_TAIL = 2.5  # s; above it curves oscillate
 _TABLE = (10, 14, 96)  # points of the table along ln a, porosity, thickness
 _FINER = 4  # rows of the finer table, for linear interpolation, per node
-_SEARCHED = 12  # nodes at which the kernel is optimised; in between its logarithms are interpolated
+_SEARCHED = 12  # nodes at which hyperparameters are optimised; in between their logarithms are interpolated
 _CURVES_OF_SEARCH = 600  # most data in that search
 _FEWEST = 12  # curves at a node; with fewer it takes the value of its neighbour
 _LEAST = 0.5  # of the smallest value at a node: a process that oscillates may not fall below
+
+# Logarithms of the hyperparameters, in the order of `_unpack`; of two phases the first five.
+_BOUNDS = [(-14, 0.5), (-16, 0.5), (-7, 7), (-1, 2.5), (-1, 2.5), (-3.5, 2)]
+_BOUNDS += [(-12, 5), (-14, 5), (-1, 2.5), (-1, 2.5), (-3.5, 2)]
+_STARTS = [  # one with little of a wave, one with much
+    [-4, -6, 1, 1, 0.5, 0, -6, -8, 1, 0.5, 0.5],
+    [-6, -6, -3, 1, 0.5, -1, 0, -2, 1, 0.5, 0.5],
+]
 
 
 def position(s):
@@ -52,108 +60,100 @@ def _on_nodes(log_intensity, theta, q, nodes):
 class Nodes:
     """Curves on nodes of s, and what the Gaussian process of a node sees of them."""
 
-    def __init__(self, case, log_intensity, theta, scatter, q, window):
-        self.window = window
+    def __init__(self, case, log_intensity, theta, scatter, q):
         self.nodes, self.s = place_nodes(case, q)
         self.a, self.coordinates = theta[:, 0], to_coordinates(case, theta)
         self.curves = _on_nodes(log_intensity, theta, q, self.nodes)
         reached = np.isfinite(self.curves)
         self.level = np.sum(self.curves, axis=0, where=reached) / np.maximum(reached.sum(axis=0), 1)
         self.scatter = scatter  # variance, in terms of that at a = 4 nm
-        self.thickness = coordinate_ends(case)[:, 2] if theta.shape[1] == 3 else None
+        self.half_range = np.ptp(coordinate_ends(case)[:, 2:], axis=0) / 2  # of the thickness
 
     def __call__(self, j):
-        """(coordinates and 5 ln(s'/s), values, curves, scatter, size of noise, which are at s itself) of node j."""
-        x, z, curves, own = [], [], [], []
-        for offset in self.window if self.s[j] > _TAIL else (0.0,):
-            k = int(np.argmin(np.abs(self.s - self.s[j] * np.exp(offset))))
-            there = np.flatnonzero(np.isfinite(self.curves[:, k]))
-            ratio = self.s[k] / self.s[j]
-            points = np.column_stack([self.coordinates[there], np.full(there.size, 5 * np.log(ratio))])
-            if self.thickness is not None:  # the thickness that has the same phase at s
-                low, high = self.thickness
-                points[:, 2] = 2 * (ratio * ((points[:, 2] + 1) / 2 * (high - low) + low) - low) / (high - low) - 1
-            x.append(points)
-            z.append(self.curves[there, k] + (4 * np.log(ratio) if self.s[j] > _TAIL else 0))  # Porod
-            curves.append(there)
-            own.append(np.full(there.size, offset == 0))
-        curves, z = np.concatenate(curves), self.transform(j, np.concatenate(z))
-        size = z**2 if self.oscillates(j) else np.ones(len(z))
-        return np.concatenate(x), z, curves, self.scatter[curves], size, np.concatenate(own)
-
-    def waves(self, j, x):
-        """(n, n_term) ndarray: 1, d, cos and sin of sd and 2sd, d cos sd, d sin sd, at the s of node j.
-
-        Each times powers of ln a (to 2) and porosity (to 4); x are coordinates from -1 to 1. In two phases there are
-        none: there the polynomials alone made the errors of the porosity larger.
-        """
-        if self.s[j] < _WAVES_FROM or self.thickness is None:
-            return np.zeros((len(x), 0))
-        low, high = self.thickness
-        d, phase = x[:, 2], self.s[j] * (low + (x[:, 2] + 1) / 2 * (high - low))
-        terms = [np.ones(len(x)), d, np.cos(phase), np.sin(phase), np.cos(2 * phase), np.sin(2 * phase)]
-        terms += [d * np.cos(phase), d * np.sin(phase)]
-        powers = np.polynomial.polynomial.polyvander2d(x[:, 0], x[:, 1], [2, 4])
-        return np.concatenate([term[:, np.newaxis] * powers for term in terms], axis=1)
+        """(curves, coordinates, values, variances) at node j: the variances are those that `noise` scales."""
+        (there,) = np.nonzero(np.isfinite(self.curves[:, j]))
+        values, size = self.curves[there, j], np.ones(there.size)
+        if self.oscillates(j):
+            values = np.exp(values - self.level[j])
+            size = values**2
+        return there, self.coordinates[there], values, np.stack([self.scatter[there] * size, size])
 
     def oscillates(self, j):
         return self.s[j] > _TAIL
 
-    def transform(self, j, logarithms):
-        """Values of the process of node j."""
-        return np.exp(logarithms - self.level[j]) if self.oscillates(j) else logarithms
-
     def logarithms(self, j, values, smallest):
-        """The inverse of `transform`."""
+        """ln I - 3 ln a for values of the process of node j."""
         return np.log(np.maximum(values, _LEAST * smallest)) + self.level[j] if self.oscillates(j) else values
+
+    def waves(self, j, x, y):
+        """Cosines of the phase differences at node j between thicknesses x and y, and of their doubles.
+
+        None in two phases.
+        """
+        cosines = [np.cos(self.s[j] * half * (x[:, np.newaxis] - y)) for half in self.half_range]
+        return [wave for cosine in cosines for wave in (cosine, 2 * cosine**2 - 1)]
+
+
+def _unpack(hyperparameters, n):
+    """(noise, amplitudes, lengths) for n coordinates.
+
+    Noise has two variances, of what scales with the scatter of a box and a nugget. Amplitudes are those of the
+    stationary process, the wave and its overtone; lengths those of the stationary process and of the waves.
+    """
+    p = hyperparameters
+    return p[:2], [p[2], *p[3 + n : 5 + n]], [p[3 : 3 + n], p[5 + n :]][: n - 1]
+
+
+def _covariances(amplitudes, lengths, squares, waves):
+    """Of the stationary process, the wave and its overtone; `squares` are those of the differences of coordinates."""
+    envelopes = [np.exp(-np.tensordot(length**-2.0, squares, 1) / 2) for length in lengths]
+    first = amplitudes[0] * envelopes[0]
+    return [first, *(a * envelopes[1] * wave for a, wave in zip(amplitudes[1:], waves, strict=True))]
 
 
 def search_kernels(data):
-    """Of each node, by maximum likelihood: amplitudes of stationary process and waves, scatter, nugget, lengths."""
+    """Hyperparameters of each node, by maximum likelihood."""
+    n = data.coordinates.shape[1]
+    count = 5 if n == 2 else 11
     chosen = np.linspace(0, len(data.s) - 1, _SEARCHED + 2).astype(int)[1:-1]
-    rng, three = np.random.default_rng(0), data.thickness is not None
+    rng = np.random.default_rng(0)
     logs = []
     for j in chosen:
-        x, z, _, scatter, size, _ = data(j)
+        _, x, z, variances = data(j)
         some = rng.permutation(len(x))[:_CURVES_OF_SEARCH]
-        x, z, scatter, size = x[some], (z[some] - z.mean()) / z.std(), scatter[some], size[some]
-        squares = (x[:, np.newaxis] - x) ** 2
-        waves = data.waves(j, x)
-        waves = waves @ waves.T
-
-        def negative_log_likelihood(p, z=z, scatter=scatter, size=size, squares=squares, waves=waves):
-            amplitude, share, noise, nugget, *lengths = np.exp(p)
-            stationary = amplitude * np.exp(-(squares / np.square(lengths)).sum(axis=-1) / 2)
-            oscillating = share * waves * np.exp(-squares[..., -1] / lengths[-1] ** 2 / 2)
-            signal = stationary + oscillating
-            factor = cho_factor(signal + np.diag((noise * scatter + nugget) * size), lower=True)
-            inverse = cho_solve(factor, np.eye(len(z)))
-            alpha = inverse @ z
-            slope = np.outer(alpha, alpha) - inverse
-            diagonal = np.diag(slope) * size
-            variances = [slope * stationary, slope * oscillating, diagonal * noise * scatter, diagonal * nugget]
-            gradient = [-variance.sum() / 2 for variance in variances]
-            parts = [stationary] * (len(lengths) - 1) + [signal]
-            gradient += [
-                -(slope * part * squares[..., i]).sum() / (2 * lengths[i] ** 2) for i, part in enumerate(parts)
-            ]
-            return z @ alpha / 2 + np.log(np.diag(factor[0])).sum(), np.array(gradient)
-
-        # One start for a process of its own, one for a little of it beside the waves: much lies between them.
-        bounds = [(-7, 7), (-16, 3), (-14, 0.5), (-16, 0.5), (-1, 2.5), (-1, 2.5), *[(-3.5, 2)] * three, (-2, 2.5)]
-        starts = [[1, -9, -4, -6, 1, 0.5, *[0] * three, 1], [-3, -2, -6, -6, 1, 0.5, *[-1] * three, 1]]
-        best = min(
-            (
-                minimize(
-                    negative_log_likelihood, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40}
-                )
-                for start in starts
-            ),
-            key=lambda result: result.fun,
-        )
-        logs.append(best.x)
+        x, z, variances = x[some], (z[some] - z.mean()) / z.std(), variances[:, some]
+        arguments = z, variances, _squares(x), data.waves(j, x[:, -1], x[:, -1])
+        options = {"jac": True, "bounds": _BOUNDS[:count], "method": "L-BFGS-B", "options": {"maxiter": 60}}
+        found = [minimize(_negative_log_likelihood, start[:count], arguments, **options) for start in _STARTS]
+        logs.append(min(found, key=lambda result: result.fun).x)
     positions = position(data.s)
     return np.exp([np.interp(positions, positions[chosen], column) for column in np.transpose(logs)]).T
+
+
+def _squares(x):
+    """(n_coordinate, n, n) ndarray: squares of the differences of coordinates."""
+    return (x.T[:, :, np.newaxis] - x.T[:, np.newaxis]) ** 2
+
+
+def _negative_log_likelihood(logarithms, z, variances, squares, waves):
+    """Less a constant, and its gradient."""
+    noise, amplitudes, lengths = _unpack(np.exp(logarithms), len(squares))
+    parts = _covariances(amplitudes, lengths, squares, waves)
+    factor = cho_factor(sum(parts) + np.diag(noise @ variances), lower=True)
+    lower = np.tril(lapack.dpotri(factor[0], lower=1)[0])
+    inverse = lower + np.tril(lower, -1).T
+    alpha = inverse @ z
+    slope = np.outer(alpha, alpha) - inverse
+
+    def along(parts, lengths):
+        weighted = slope * sum(parts)
+        return [np.sum(weighted * square) / length**2 for square, length in zip(squares, lengths, strict=True)]
+
+    of_amplitudes = [np.sum(slope * part) for part in parts]
+    gradient = [*(noise * (variances @ np.diag(slope))), of_amplitudes[0], *along(parts[:1], lengths[0])]
+    if waves:
+        gradient += [*of_amplitudes[1:], *along(parts[1:], lengths[1])]
+    return z @ alpha / 2 + np.log(np.diag(factor[0])).sum(), -np.array(gradient) / 2
 
 
 def interpolate(data, kernels, q, report, inflated):
@@ -196,39 +196,30 @@ def interpolate(data, kernels, q, report, inflated):
     return knots, table, fine, np.array(inflation)
 
 
-def _interpolate_node(data, j, kernel, axes, inflation):
+def _interpolate_node(data, j, hyperparameters, axes, inflation):
     """Table of one node's Gaussian process; writes the inflation of its curves, if asked for."""
-    x, z, curves, scatter, size, own = data(j)
+    there, x, z, variances = data(j)
     mean, sd = z.mean(), z.std()
-    amplitude, share, noise, nugget, *lengths = kernel
-    noise = (noise * scatter + nugget) * size
-    points = x / lengths
-    squares = (points**2).sum(axis=1)
-    covariance = amplitude * np.exp(points @ points.T - squares / 2 - squares[:, np.newaxis] / 2)
-    waves, near = data.waves(j, x), np.exp(-((x[:, -1] / lengths[-1]) ** 2) / 2)
-    apart = (x[:, -1, np.newaxis] - x[:, -1]) / lengths[-1]
-    covariance += share * (waves @ waves.T) * np.exp(-(apart**2) / 2)
+    noise, amplitudes, lengths = _unpack(hyperparameters, len(axes))
+    noise = noise @ variances
+    covariance = sum(_covariances(amplitudes, lengths, _squares(x), data.waves(j, x[:, -1], x[:, -1])))
     covariance[np.diag_indices(len(x))] += noise
     factor = cho_factor(covariance, lower=True, overwrite_a=True)
     alpha = cho_solve(factor, (z - mean) / sd)
-    if inflation is not None:
-        inverse = np.tril(lapack.dpotri(factor[0], lower=1)[0])
-        inverse += np.tril(inverse, -1).T
-        order = np.argsort(curves, kind="stable")
-        for block in np.split(order, np.flatnonzero(np.diff(curves[order])) + 1):
-            (centre,) = np.nonzero(own[block])
-            if centre.size:  # standard deviation with the whole curve left out over that of the fitted residual
-                left_out = np.linalg.inv(inverse[np.ix_(block, block)])[centre[0], centre[0]]
-                entry = block[centre[0]]
-                inflation[curves[entry], j] = np.sqrt(left_out / inverse[entry, entry]) / noise[entry]
-    parts = [
-        np.exp(-(((axis[:, np.newaxis] - x[:, i]) / length) ** 2) / 2)
-        for i, (axis, length) in enumerate(zip(axes, lengths, strict=False))
-    ]
-    parts[-1] *= amplitude * alpha * near
-    first = parts[0] if len(parts) == 2 else (parts[0][:, np.newaxis] * parts[1]).reshape(-1, len(x))
-    values = (first @ parts[-1].T).ravel()
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
-    values += data.waves(j, grid) @ (share * (waves.T @ (alpha * near)))
+    if inflation is not None:  # residuals of processes without the curve: alpha / diagonal; those fitted: noise alpha
+        diagonal = np.diag(lapack.dpotri(factor[0], lower=1)[0])
+        inflation[there, j] = 1 / (diagonal * noise)
+    heights = [amplitudes[0]]
+    waves = data.waves(j, axes[-1], x[:, -1])
+    if waves:
+        heights.append(sum(a * wave for a, wave in zip(amplitudes[1:], waves, strict=True)))
+    values = 0.0
+    for height, scales in zip(heights, lengths, strict=True):
+        *others, last = [
+            np.exp(-(((axis[:, np.newaxis] - column) / scale) ** 2) / 2)
+            for axis, column, scale in zip(axes, x.T, scales, strict=True)
+        ]
+        first = reduce(lambda one, other: (one[:, np.newaxis] * other).reshape(-1, len(x)), others)
+        values = values + first @ (height * last * alpha).T
     values = mean + sd * values.reshape([len(axis) for axis in axes])
     return data.logarithms(j, values, z.min())

@@ -5,9 +5,10 @@ microseconds. The log intensity y, averaged over some q values, is taken as norm
 
 .. math:: y \sim N\big(\mu(a e^u, \epsilon, \nu),\; S R S + N\big), \qquad u \sim N(0, \sigma_u^2),
 
-with the rest of a box (deviations S of nearby structures, correlations R of all) and the measurement noise N. The
-*effective* scale :math:`a e^u` of the box, porosity and layer fraction are fitted by Levenberg-Marquardt steps. What
-the stretch u of the box leaves open of a is not in the curve; it widens the result.
+with the rest of a box (deviations S of nearby structures, correlations R of all) and the measurement noise N, of
+curves that are divided by their own invariant. The *effective* scale :math:`a e^u` of the box, porosity and layer
+fraction are fitted by Levenberg-Marquardt steps. What the stretch u of the box leaves open of a is not in the curve; it
+widens the result.
 
 In three phases the likelihood has side maxima, for porosity and layer fraction can change together at almost the same
 layer, and waves fit again after a period. So climbs start at several porosities, from the closest there of a *bank* of
@@ -17,11 +18,11 @@ curves that fill the prior.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 from threadpoolctl import threadpool_limits
 
 from .climbs import climb, covariance_factors, log_likelihoods
 from .coordinates import from_coordinates, prior_limits, to_coordinates
-from .emulator import stretch_sd
 from .noise import estimate_noise_level
 from .parameters import check
 from .preprocess import log_intensity
@@ -30,8 +31,8 @@ from .tables import collocation, look_up, nodes, sites
 _TABLE = (96, 14, 56)  # coefficients of the averaged curves along ln a, porosity, thickness
 _COARSE = (10, 6, 6)  # points of the deviations S
 _BANK = (4, 1, 2)  # every so many nodes of the table are in the bank
-_LOCAL = 60  # structures that give S at a place
-_SHRINKAGE = 0.05  # of the correlations R towards none
+_LOCAL = 25  # structures that give S at a place
+_SHRINKAGE = 0.2  # of the correlations R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
 _STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
 _BLOCK = 256  # curves at a time
@@ -51,7 +52,7 @@ class Likelihood:
     _table: np.ndarray  # (n_a, n_porosity, n_thickness, n_bin): spline coefficients of the averaged curves
     _deviation: np.ndarray  # the same axes, coarser
     _correlation: np.ndarray  # (n_bin, n_bin)
-    _stretch: float  # in units of `stretch_sd`
+    _stretch: float  # in units of that of the emulated box
     _thickness: np.ndarray  # (2, n): least and largest coordinate, on even porosities
     _places: np.ndarray  # (n_bank, 3)
     _bank: np.ndarray  # (2 n_bin, n_bank): squares of the averaged curves and -2 times them
@@ -133,12 +134,14 @@ class Likelihood:
         noise_level = np.broadcast_to(check("noise_level", noise_level), len(theta))
         variance = np.log1p(noise_level[:, np.newaxis] / intensity)
         variance = self._of_average(variance)
-        theta[:, 0] *= np.exp(self._stretch * stretch_sd(theta) * rng.standard_normal(len(theta)))
+        theta[:, 0] *= np.exp(self._stretch_sd(theta) * rng.standard_normal(len(theta)))
         place = _padded(to_coordinates(self.emulator.case, theta))
         curves, deviation = look_up(place, self._table, self._deviation)
         normal = rng.standard_normal((2, *curves.shape))
         rest = deviation * (normal[0] @ np.linalg.cholesky(self._correlation).T)
-        return curves + rest + np.sqrt(variance) * normal[1], variance
+        noise = np.sqrt(variance) * normal[1]
+        noise -= np.sum(self._invariant_shares(curves) * noise, axis=1, keepdims=True)
+        return curves + rest + noise, variance
 
     def posterior(self, curves, variance, rng, n_draws=256):
         """Draw from the posterior under the uniform prior.
@@ -184,8 +187,8 @@ class Likelihood:
         Parameters
         ----------
         volume : float
-            In units of that of the emulated curves; what a finite box scatters has a variance in inverse proportion.
-            ``inf`` leaves the measurement noise alone.
+            In units of that of the emulated curves, 1 or more: structures of a smaller box leave the tables. What a
+            finite box scatters has a variance in inverse proportion. ``inf`` leaves the measurement noise alone.
 
         Returns
         -------
@@ -194,10 +197,10 @@ class Likelihood:
         Raises
         ------
         ValueError
-            If the volume is not positive.
+            If the volume is less than 1.
         """
-        if not volume > 0:
-            raise ValueError(f"volume must be positive, got {volume}")
+        if not volume >= 1:
+            raise ValueError(f"volume must be 1 or more, in units of that of the emulated curves; got {volume}")
         shrunk = 1 / np.sqrt(volume)
         return replace(self, _deviation=shrunk * self._deviation, _stretch=shrunk * self._stretch)
 
@@ -226,7 +229,8 @@ class Likelihood:
 
     def _climb_on(self, curves, variance, there, starts):
         """Maxima from the starts with the covariance of places `there`; log likelihoods, information, factors of it."""
-        factors = covariance_factors(there, variance, self._deviation, self._correlation)
+        shares = self._invariant_shares(curves)
+        factors = covariance_factors(there, variance, shares, self._deviation, self._correlation)
         return *climb(curves, factors, starts, self._table, self._thickness, self._n_output), factors
 
     def _describe(self, place, information):
@@ -244,7 +248,7 @@ class Likelihood:
         information = np.swapaxes(inverse, 1, 2) @ information[:, :n, :n] @ inverse
         theta = np.clip(theta, low, high)
         covariance = np.linalg.inv(information + np.diag(12 / (high - low) ** 2))  # the variance of the prior
-        covariance[:, 0, 0] += (theta[:, 0] * self._stretch * stretch_sd(theta)) ** 2
+        covariance[:, 0, 0] += (theta[:, 0] * self._stretch_sd(theta)) ** 2
         return theta, np.minimum(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), (high - low) / np.sqrt(12))
 
     def _sample(self, curves, variance, rng, n_draws):
@@ -267,23 +271,36 @@ class Likelihood:
             x[:, 0] = centres[each[:, 0], shares.argmax(axis=1)]  # one inside the prior, whatever the others are
             weights = log_likelihoods(curves, factor, _padded(x), self._table, self._thickness)
             weights += self._log_prior(x) - _log_mixture(x, centres, np.linalg.inv(factors), shares)
-            weights = np.exp(weights - weights.max(axis=1, keepdims=True))
-            weights /= weights.sum(axis=1, keepdims=True)
             if width is not None:
+                weights = _shares(weights)
                 mean = np.einsum("nk,nki->ni", weights, x)
                 away = x - mean[:, np.newaxis]
                 covariance = np.einsum("nk,nki,nkj->nij", weights, away, away)[:, np.newaxis]
                 spread = width**2 * covariance + least + 1e-10 * np.eye(p)
                 centres = x[each, _choose(weights, 48, rng)]
                 shares = np.ones(centres.shape[:2])
-        theta = from_coordinates(self.emulator.case, np.clip(x, -1, 1))
-        lower, upper = self.emulator.case.ranges["scaling_parameter"]
-        stretch = self._stretch * stretch_sd(theta.reshape(-1, p)).reshape(n, n_draws)
-        theta[..., 0] *= np.exp(stretch * rng.standard_normal((n, n_draws)))
-        weights *= (theta[..., 0] >= lower) & (theta[..., 0] <= upper)
-        weights += 1e-300
-        chosen = _choose(weights / weights.sum(axis=1, keepdims=True), n_draws, rng)
-        return theta[each, rng.permuted(chosen, axis=1)]
+        theta = from_coordinates(self.emulator.case, np.clip(x, -1, 1)).reshape(-1, p)
+        theta, log_ratio = self._unstretch(theta, rng)
+        chosen = _choose(_shares(weights + log_ratio.reshape(n, n_draws)), n_draws, rng)
+        return theta.reshape(n, n_draws, p)[each, rng.permuted(chosen, axis=1)]
+
+    def _unstretch(self, theta, rng):
+        """Parameters of the prior for parameters with an effective scale b, and the log weights of these draws.
+
+        For b the density of ln a is that of a uniform a times that of the stretch, whose size is that at a; drawn are
+        normal numbers with the size at b, between the ends of the prior.
+        """
+        sd = self._stretch_sd(theta)
+        ends = [np.log(end / theta[:, 0]) for end in self.emulator.case.ranges["scaling_parameter"]]
+        low, high = (ndtr(end / sd) for end in ends)
+        shift = np.clip(sd * ndtri(low + (high - low) * rng.random(len(theta))), *ends)
+        theta = np.column_stack([theta[:, 0] * np.exp(shift), theta[:, 1:]])
+        true_sd = self._stretch_sd(theta)
+        log_ratio = np.log(sd / true_sd) + shift**2 / 2 * (sd**-2 - true_sd**-2)
+        return theta, np.log(high - low + 1e-300) + shift + log_ratio
+
+    def _stretch_sd(self, theta):
+        return np.maximum(self._stretch * self.emulator.stretch_sd(theta), 1e-12)  # positive in an infinite box too
 
     def _log_prior(self, x):
         """Log density of the coordinates x under the uniform prior of the parameters, less a constant."""
@@ -296,6 +313,12 @@ class Likelihood:
             above, below = (from_coordinates(self.emulator.case, x + sign * shift)[..., 2] for sign in (1, -1))
             result += np.log(np.maximum(above - below, 1e-12))
         return result
+
+    def _invariant_shares(self, curves):
+        """(n_sample, n_bin) ndarray: shares of the averages in the invariant."""
+        q = self.emulator.q
+        shares = np.exp(curves) * np.add.reduceat(q**2 * np.gradient(q), self._edges)
+        return shares / shares.sum(axis=1, keepdims=True)
 
     def _of_average(self, variance):
         """Variance of averages over independent values."""
@@ -328,7 +351,7 @@ def prepare(emulator):
     places = np.swapaxes(places, 0, 1).reshape(-1, 3)  # by porosity
     curves, _ = look_up(places, table, deviation)
     bank = np.concatenate([curves**2, -2 * curves], axis=1).T.astype(np.float32)
-    return Likelihood(emulator, edges, table, deviation, correlation, emulator.stretch_rms, thickness, places, bank)
+    return Likelihood(emulator, edges, table, deviation, correlation, 1.0, thickness, places, bank)
 
 
 def _thickness_bounds(case):
@@ -407,6 +430,11 @@ def _in_blocks(function, places):
 def _padded(x):
     """Coordinates with a third axis, at 0 in two phases."""
     return np.concatenate([x, np.zeros((*x.shape[:-1], 3 - x.shape[-1]))], axis=-1)
+
+
+def _shares(log_weights):
+    weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _choose(shares, count, rng):

@@ -52,6 +52,37 @@ def test_neighbouring_q_are_as_correlated_as_in_real_curves(fitted, unseen):
     assert real[0] > 0.8 > real[2]
 
 
+def test_stretches_of_unseen_structures_have_the_size_stated(fitted, unseen):
+    theta = parameters_of(unseen)
+    inside = (theta["scaling_parameter"] > 1) & (theta["scaling_parameter"] < 7.9)
+    theta = {name: values[inside] for name, values in theta.items()}
+    high = PAPER_Q > 1.2
+    above, below = (
+        fitted.mean(theta | {"scaling_parameter": theta["scaling_parameter"] * np.exp(h)}) for h in (0.002, -0.002)
+    )
+    slope = ((above - below) / 0.004)[:, high]
+    thirds = np.array_split(np.argsort(theta["porosity"]), 3)
+
+    def rms(curves):
+        residual = (np.log(curves) - fitted.mean(theta))[:, high]
+        stretch = np.sum(slope * residual, axis=1) / np.sum(slope**2, axis=1)
+        z = stretch / fitted.stretch_sd(np.stack(list(theta.values()), axis=1))
+        return np.array([np.sqrt(np.mean(z[third] ** 2)) for third in thirds])
+
+    rng = np.random.default_rng(0)
+    ratio = rms(unseen["intensity"].values[inside]) / np.mean([rms(fitted.draw(theta, rng)) for _ in range(4)], axis=0)
+    # Standard errors of 0.06, and 0.05 for that of the fit; with one size for all, the first is 1.3 times the last.
+    np.testing.assert_allclose(ratio, 1, atol=0.2)
+    assert ratio[0] / ratio[2] == pytest.approx(1, abs=0.2)
+
+
+def test_log_variances_are_found():
+    rng = np.random.default_rng(0)
+    basis = np.column_stack([np.ones(20_000), rng.uniform(-1, 1, 20_000)])
+    found = emulator._log_variance(basis, np.exp(basis @ [0.3, 1.0]) * rng.standard_normal(20_000))
+    np.testing.assert_allclose(found, [0.6, 2.0], atol=0.06)  # standard errors 0.010 and 0.017
+
+
 def test_draws_are_random_and_repeatable(fitted):
     theta = {"scaling_parameter": [3.0, 3.0], "porosity": 0.3}
     first, again = (fitted.draw(theta, np.random.default_rng(7)) for _ in range(2))
@@ -99,6 +130,15 @@ def test_layer_thickness_grows_with_the_layer_and_starts_flat():
 def test_parameters_outside_the_prior_are_refused(fitted, parameters, message):
     with pytest.raises(ValueError, match=message):
         fitted.mean(parameters)
+
+
+def test_coordinates_and_back():
+    for case in CASES.values():
+        low, high = coordinates.prior_limits(case)
+        theta = np.random.default_rng(0).uniform(low, high, (500, low.size))
+        there = coordinates.to_coordinates(case, theta)
+        assert np.abs(there).max() <= 1
+        np.testing.assert_allclose(coordinates.from_coordinates(case, there), theta, rtol=1e-10)
 
 
 def test_too_few_curves_are_refused():
