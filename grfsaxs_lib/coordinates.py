@@ -15,8 +15,9 @@ def layer_thickness(porosity, layer_fraction):
 
     A layer that fills the share :math:`\nu` of the pores reaches as far from the solid as a share :math:`\nu` of them
     lies. Distances d to the solid follow :math:`-\ln(1-\nu) = A d + B d^2 + C d^3` with :math:`A \propto
-    e^{-\Phi^{-1}(\epsilon)^2/2}/\epsilon`, the specific surface of a level set. The constants are those that make the
-    reference curves (train, three phases, :math:`s = aq` from 2.6 to 20) most likely as waves of phase sd.
+    e^{-\Phi^{-1}(\epsilon)^2/2}/\epsilon`, the specific surface of a level set. The constants are those that make waves
+    of phase sd most likely: Gaussian processes at nine s = aq from 2.6 to 20, each of 400 reference curves, for both
+    three-phase cases. Distances in level sets of 192³ voxels, a = 8 voxels, are the same within half a voxel and 3 %.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ The curve of a structure of length scale a is, in terms of :math:`s = aq` and of
 
 **Mean.** A is what sampling on voxels adds (`aliasing`). With s as variable f changes little with a. In three phases it
 oscillates with the phase :math:`s d`, for the waves from both faces of a layer of thickness :math:`a d` interfere; with
-d (`coordinates.layer_thickness`) in the place of :math:`\nu`, f is smooth. At each of some hundred s a Gaussian process
+d (`coordinates.layer_thickness`) in the place of :math:`\nu`, f is smooth. At each of two hundred s a Gaussian process
 interpolates it, where it oscillates its exponential: a sum of two waves has sharp minima in the logarithm alone. Such
 waves are part of the process (`gaussian_process`). The processes are then tabulated, so that a curve takes
 microseconds.
@@ -18,7 +18,8 @@ variance of ln I above q = 1.2 nm\ :sup:`-1` (replicates of three points of a = 
 
 **Fit.** The processes take curves at their a first, which gives a stretch for each (least squares, normal prior), then
 at their stretched a, which leaves a tenth of the scatter. What the stretches have in common at nearby parameters
-belongs to the mean: a polynomial of the parameters, the *drift*. A new curve takes a random combination, of unit
+belongs to the mean: a polynomial of the parameters, the *drift*. Their variance, in units of :math:`a^3`, is the
+exponential of another. A new curve takes a random combination, of unit
 length, of the stretches and rests of the nearest real structures. Rests are those of a curve that had no part in the
 fit, by cross-validation.
 """
@@ -92,7 +93,7 @@ class Emulator:
             If a parameter is missing or outside the prior: an emulator does not extrapolate.
         """
         theta = _theta(self.case, parameters)
-        return self._manifold(_stretched(theta, _polynomials(self.case, theta, _DEGREE) @ self._drift))
+        return self._manifold(_stretched(theta, self._drift_at(theta)))
 
     def draw(self, parameters, rng):
         """Draw a clean curve for each set of parameters; every call gives other structures.
@@ -112,7 +113,7 @@ class Emulator:
         stretches, rests = self.residuals(parameters)
         weights = rng.standard_normal(stretches.shape)
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-        stretch = np.sum(weights * stretches, axis=1) + _polynomials(self.case, theta, _DEGREE) @ self._drift
+        stretch = np.sum(weights * stretches, axis=1) + self._drift_at(theta)
         return np.exp(self._manifold(_stretched(theta, stretch)) + np.einsum("nk,nkq->nq", weights, rests))
 
     def residuals(self, parameters, count=_NEIGHBOURS):
@@ -153,12 +154,13 @@ class Emulator:
         -------
         (n_sample, n_q) ndarray of float64
         """
-        inside = from_coordinates(self.case, coordinates)
-        inside = np.clip(inside, *prior_limits(self.case))
-        drift = _polynomials(self.case, inside, _DEGREE) @ self._drift
-        a = from_coordinates(self.case, coordinates)[:, 0] * np.exp(drift)
+        theta = from_coordinates(self.case, coordinates)
+        a = theta[:, 0] * np.exp(self._drift_at(np.clip(theta, *prior_limits(self.case))))
         low, high = coordinate_ends(self.case)[:, 0]
         return self._at(np.column_stack([2 * (np.log(a) - low) / (high - low) - 1, coordinates[:, 1:]]), a)
+
+    def _drift_at(self, theta):
+        return _polynomials(self.case, theta, _DEGREE) @ self._drift
 
     def _manifold(self, theta):
         """(n_sample, n_q) ndarray: log intensity without drift and rest."""
@@ -253,7 +255,8 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     leverage = np.sum(np.linalg.qr(basis)[0] ** 2, axis=1)
     scaled = (stretch / sd - basis @ drift) / np.sqrt(1 - leverage)
     scaled *= np.sqrt(1 + np.mean(1 / (precision * sd**2)) / np.mean(scaled**2))  # what the fit leaves open
-    spread = _log_variance(_polynomials(case, theta, _SPREAD_DEGREE), scaled)
+    spread_basis = _polynomials(case, theta, _SPREAD_DEGREE)
+    spread = _log_variance(spread_basis, scaled)
     inflation = np.clip(inflation, 1, _LARGEST_INFLATION)
     rests = (log_intensity - emulator._manifold(_stretched(theta, stretch))) * inflation
     return replace(
@@ -262,7 +265,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
         _spread=spread,
         structures=theta,
         _tree=KDTree(_place(case, theta)),
-        _stretches=scaled / np.exp(_polynomials(case, theta, _SPREAD_DEGREE) @ spread / 2),
+        _stretches=scaled / np.exp(spread_basis @ spread / 2),
         _rests=rests / sd[:, np.newaxis],
     )
 
@@ -331,7 +334,7 @@ def _stretched(theta, stretch):
 
 
 def _usual_stretch(theta):
-    """(n_sample,) ndarray: standard deviation of the stretches of structures in the paper's box, for a alone."""
+    """(n_sample,) ndarray: standard deviation of stretches in the paper's box by a alone, before `Emulator._spread`."""
     return _STRETCH * (theta[:, 0] / 4) ** 1.5
 
 

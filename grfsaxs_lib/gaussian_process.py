@@ -21,7 +21,7 @@ _TABLE = (10, 14, 96)  # points of the table along ln a, porosity, thickness
 _FINER = 4  # rows of the finer table, for linear interpolation, per node
 _SEARCHED = 12  # nodes at which hyperparameters are optimised; in between their logarithms are interpolated
 _CURVES_OF_SEARCH = 600  # most data in that search
-_FEWEST = 12  # curves at a node; with fewer it takes the value of its neighbour
+_FEWEST = 12  # curves at a node; with fewer it follows its neighbour
 _LEAST = 0.5  # of the smallest value at a node: a process that oscillates may not fall below
 
 # Logarithms of the hyperparameters, in the order of `_unpack`; of two phases the first five.
@@ -101,7 +101,9 @@ def _unpack(hyperparameters, n):
     stationary process, the wave and its overtone; lengths those of the stationary process and of the waves.
     """
     p = hyperparameters
-    return p[:2], [p[2], *p[3 + n : 5 + n]], [p[3 : 3 + n], p[5 + n :]][: n - 1]
+    if n == 2:
+        return p[:2], p[2:3], [p[3:]]
+    return p[:2], [p[2], *p[6:8]], [p[3:6], p[8:]]
 
 
 def _covariances(amplitudes, lengths, squares, waves):
@@ -115,7 +117,8 @@ def search_kernels(data):
     """Hyperparameters of each node, by maximum likelihood."""
     n = data.coordinates.shape[1]
     count = 5 if n == 2 else 11
-    chosen = np.linspace(0, len(data.s) - 1, _SEARCHED + 2).astype(int)[1:-1]
+    (enough,) = np.nonzero(np.isfinite(data.curves).sum(axis=0) >= min(50, len(data.curves) / 3))
+    chosen = enough[np.linspace(0, len(enough) - 1, _SEARCHED).astype(int)]
     rng = np.random.default_rng(0)
     logs = []
     for j in chosen:
@@ -178,7 +181,10 @@ def interpolate(data, kernels, q, report, inflated):
             table[j] = _interpolate_node(data, j, kernels[j], axes, inflation)
         report()
     known = np.flatnonzero(np.isfinite(table.reshape(len(data.s), -1)[:, 0]))
-    table[: known[0]], table[known[-1] + 1 :] = table[known[0]], table[known[-1]]  # aq below a tenth: the plateau
+    first, last = known[[0, -1]]
+    table[:first] = table[first]  # aq below a tenth: the plateau
+    decay = 4 * np.log(data.s[last + 1 :] / data.s[last])  # aq that only the largest a reach: Porod's law
+    table[last + 1 :] = table[last] - decay.reshape(-1, *[1] * len(axes))
     knots = []
     for axis, points in enumerate(axes, 1):
         spline = make_interp_spline(points, np.moveaxis(table, axis, 0))

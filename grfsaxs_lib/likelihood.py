@@ -28,9 +28,9 @@ from .parameters import check
 from .preprocess import log_intensity
 from .tables import collocation, look_up, nodes, sites
 
-_TABLE = (96, 14, 56)  # coefficients of the averaged curves along ln a, porosity, thickness
+_TABLE = (96, 14, 112)  # coefficients of the averaged curves along ln a, porosity, thickness
 _COARSE = (10, 6, 6)  # points of the deviations S
-_BANK = (4, 1, 2)  # every so many nodes of the table are in the bank
+_BANK = (4, 1, 4)  # every so many nodes of the table are in the bank
 _LOCAL = 25  # structures that give S at a place
 _SHRINKAGE = 0.2  # of the correlations R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
@@ -101,7 +101,7 @@ class Likelihood:
         Returns
         -------
         curves, variance : (n_sample, n_bin) ndarray of float64
-            Averages of the normalised log intensity, and their variance by measurement noise.
+            Averages of the normalised log intensity, and their variance by measurement noise before normalisation.
         noise_level : (n_sample,) ndarray of float64
         """
         intensity, n_q = np.asarray(intensity, dtype=np.float64), self.emulator.q.size
@@ -132,8 +132,7 @@ class Likelihood:
         columns = [parameters[output] for output in self.emulator.case.outputs]
         theta = np.stack(np.broadcast_arrays(*map(np.atleast_1d, columns)), axis=1).astype(np.float64)
         noise_level = np.broadcast_to(check("noise_level", noise_level), len(theta))
-        variance = np.log1p(noise_level[:, np.newaxis] / intensity)
-        variance = self._of_average(variance)
+        variance = self._of_average(np.log1p(noise_level[:, np.newaxis] / intensity))
         theta[:, 0] *= np.exp(self._stretch_sd(theta) * rng.standard_normal(len(theta)))
         place = _padded(to_coordinates(self.emulator.case, theta))
         curves, deviation = look_up(place, self._table, self._deviation)
@@ -146,7 +145,7 @@ class Likelihood:
     def posterior(self, curves, variance, rng, n_draws=256):
         """Draw from the posterior under the uniform prior.
 
-        Importance sampling: first from normal distributions at the maxima that climbs reach, then twice from a kernel
+        Importance sampling: first from t distributions at the maxima that climbs reach, then twice from a kernel
         estimate of the posterior so far. The covariance of the curve is that at the best of the maxima.
 
         Parameters
@@ -247,7 +246,7 @@ class Likelihood:
         inverse = np.linalg.inv(jacobian)
         information = np.swapaxes(inverse, 1, 2) @ information[:, :n, :n] @ inverse
         theta = np.clip(theta, low, high)
-        covariance = np.linalg.inv(information + np.diag(12 / (high - low) ** 2))  # the variance of the prior
+        covariance = np.linalg.inv(information + np.diag(12 / (high - low) ** 2))  # the precision of the prior
         covariance[:, 0, 0] += (theta[:, 0] * self._stretch_sd(theta)) ** 2
         return theta, np.minimum(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), (high - low) / np.sqrt(12))
 
@@ -268,9 +267,10 @@ class Likelihood:
             chosen = _choose(shares, n_draws, rng)
             draws = rng.standard_normal((n, n_draws, p)) / np.sqrt(rng.chisquare(6, (n, n_draws, 1)) / 6)
             x = centres[each, chosen] + np.einsum("nkij,nkj->nki", factors[each, chosen], draws)
-            x[:, 0] = centres[each[:, 0], shares.argmax(axis=1)]  # one inside the prior, whatever the others are
             weights = log_likelihoods(curves, factor, _padded(x), self._table, self._thickness)
             weights += self._log_prior(x) - _log_mixture(x, centres, np.linalg.inv(factors), shares)
+            lost = np.isneginf(weights).all(axis=1)  # all draws outside the prior: keep a place inside
+            x[lost, 0], weights[lost, 0] = centres[lost, shares[lost].argmax(axis=1)], 0
             if width is not None:
                 weights = _shares(weights)
                 mean = np.einsum("nk,nki->ni", weights, x)
@@ -290,14 +290,15 @@ class Likelihood:
         For b the density of ln a is that of a uniform a times that of the stretch, whose size is that at a; drawn are
         normal numbers with the size at b, between the ends of the prior.
         """
-        sd = self._stretch_sd(theta)
-        ends = [np.log(end / theta[:, 0]) for end in self.emulator.case.ranges["scaling_parameter"]]
-        low, high = (ndtr(end / sd) for end in ends)
-        shift = np.clip(sd * ndtri(low + (high - low) * rng.random(len(theta))), *ends)
-        theta = np.column_stack([theta[:, 0] * np.exp(shift), theta[:, 1:]])
+        limits, sd = self.emulator.case.ranges["scaling_parameter"], self._stretch_sd(theta)
+        ends = np.log(np.divide.outer(limits, theta[:, 0])) / sd
+        side = np.where(ends[0] > 0, -1, 1)  # below the prior, draw in the tail in which ndtr keeps its precision
+        low, high = ndtr(np.sort(side * ends, axis=0))
+        shift = sd * np.clip(side * ndtri(low + (high - low) * rng.random(len(theta))), *ends)
+        theta = np.column_stack([np.clip(theta[:, 0] * np.exp(shift), *limits), theta[:, 1:]])
         true_sd = self._stretch_sd(theta)
-        log_ratio = np.log(sd / true_sd) + shift**2 / 2 * (sd**-2 - true_sd**-2)
-        return theta, np.log(high - low + 1e-300) + shift + log_ratio
+        log_ratio = shift + np.log(sd / true_sd) + shift**2 / 2 * (sd**-2 - true_sd**-2)
+        return theta, np.log(np.maximum(high - low, 1e-300)) + np.where(high > low, log_ratio, 0)
 
     def _stretch_sd(self, theta):
         return np.maximum(self._stretch * self.emulator.stretch_sd(theta), 1e-12)  # positive in an infinite box too
@@ -339,7 +340,7 @@ def prepare(emulator):
     Returns
     -------
     Likelihood
-        After about 5 s on one core; it takes 40 MB for three phases.
+        After about 15 s on one core; it takes 50 MB for three phases.
     """
     # Averages over one q spacing of the paper's box (four values) where shells are few, over two above.
     edges = np.array([i for i in (*range(0, 80, 4), *range(80, emulator.q.size, 7)) if i < emulator.q.size])

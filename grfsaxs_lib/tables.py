@@ -52,7 +52,7 @@ def spline(x, n, weights, slopes):
 
 @jit
 def _line(x, n, weights):
-    """As `_spline`, for linear interpolation."""
+    """As `spline`, for linear interpolation."""
     if n == 1:
         weights[0] = 1.0
         return 0

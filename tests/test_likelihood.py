@@ -26,6 +26,14 @@ def prepared(learned):
 
 
 @pytest.fixture(scope="module")
+def three_phases():
+    case = gx.CASES["three_phase_high"]
+    curves = reference.load(case.name, "train").isel(sample=slice(128))
+    learned = emulator.fit(case, curves["intensity"].values, {name: curves[name].values for name in case.outputs})
+    return likelihood.prepare(learned)
+
+
+@pytest.fixture(scope="module")
 def measured(learned):
     rng = np.random.default_rng(RNG)
     theta = {name: rng.uniform(*CASE.ranges[name], 600) for name in CASE.outputs}
@@ -35,13 +43,14 @@ def measured(learned):
 
 def mean_of(prepared, theta):
     """Averaged curves of the emulator itself, without tables of the likelihood."""
-    intensity = np.exp(prepared.emulator.mean(dict(zip(CASE.outputs, np.atleast_2d(theta).T, strict=True))))
+    outputs = prepared.emulator.case.outputs
+    intensity = np.exp(prepared.emulator.mean(dict(zip(outputs, np.atleast_2d(theta).T, strict=True))))
     return likelihood._average(np.log(gx.normalise_intensity(intensity, gx.PAPER_Q)), prepared._edges)
 
 
 def tabulated(prepared, theta):
     """Averaged curves and deviations S from the tables of the likelihood."""
-    places = likelihood._padded(coordinates.to_coordinates(CASE, theta))
+    places = likelihood._padded(coordinates.to_coordinates(prepared.emulator.case, theta))
     return tables.look_up(places, prepared._table, prepared._deviation)
 
 
@@ -83,12 +92,14 @@ def test_a_general_optimiser_finds_no_better_maximum(prepared, measured):
     assert np.mean(np.array(worse) > 0.125) < 0.05
 
 
-def test_tables_hold_the_curves_of_the_emulator(prepared):
-    theta = np.random.default_rng(RNG).uniform(*coordinates.prior_limits(CASE), (200, 2))
-    curves, deviations = tabulated(prepared, theta)
-    errors = (curves - mean_of(prepared, theta)) / deviations
-    # Of the scatter of a box; the roughness of processes at neighbouring nodes is smoothed.
-    assert np.sqrt(np.mean(errors**2)) < 0.1
+def test_tables_hold_the_curves_of_the_emulator(prepared, three_phases):
+    for this in (prepared, three_phases):
+        limits = coordinates.prior_limits(this.emulator.case)
+        theta = np.random.default_rng(RNG).uniform(*limits, (200, limits.shape[1]))
+        curves, deviations = tabulated(this, theta)
+        errors = (curves - mean_of(this, theta)) / deviations
+        # Of the scatter of a box; the roughness of processes at neighbouring nodes is smoothed.
+        assert np.sqrt(np.mean(errors**2)) < 0.1, this.emulator.case.name
 
 
 def test_posterior_is_that_of_a_sum_over_a_grid(prepared):
@@ -137,16 +148,18 @@ def test_a_larger_box_says_more(prepared):
 
 
 def test_scales_are_freed_of_their_stretch_inside_the_prior(prepared):
-    sd = prepared.emulator.stretch_sd(np.array([[8.0, 0.3]])).item()
-    for effective in (4.0, 7.95, 8.1):
+    for effective in (0.79, 0.801, 4.0, 7.95, 8.1):
+        sd = prepared.emulator.stretch_sd(np.array([[effective, 0.3]])).item()
         theta = np.tile([effective, 0.3], (20_000, 1))
         drawn, log_weight = prepared._unstretch(theta, np.random.default_rng(RNG))
         weight = np.exp(log_weight)
-        a = np.linspace(np.log(effective) - 6 * sd, min(np.log(effective) + 6 * sd, np.log(8)), 4001)
+        ends = np.clip(np.log(effective) + np.array([-6, 6]) * sd, *np.log(CASE.ranges["scaling_parameter"]))
+        a = np.linspace(ends[0], max(ends[1], ends[0] + 2 * sd), 4001)
         size = prepared.emulator.stretch_sd(np.column_stack([np.exp(a), np.full(a.size, 0.3)]))
-        density = np.exp(a - ((a - np.log(effective)) / size) ** 2 / 2) / size
+        logs = a - ((a - np.log(effective)) / size) ** 2 / 2 - np.log(size)
+        density = np.exp(logs - logs.max())
         expected = density @ np.exp(a) / density.sum()
-        assert drawn[:, 0].max() <= 8
+        assert drawn[:, 0].min() >= 0.8 and drawn[:, 0].max() <= 8
         # Shifted by a half to one and a half of sd at the end of the prior; 20 000 draws know a hundredth of it.
         assert weight @ drawn[:, 0] / weight.sum() == pytest.approx(expected, abs=0.03 * sd * effective)
 
@@ -181,13 +194,10 @@ def test_noise_of_normalised_curves_has_the_covariance_stated(prepared):
     assert np.abs(expected - np.diag(np.diag(expected)))[:10, :10].max() > 0.2 * expected[0, 0]
 
 
-def test_three_phase_posteriors_cover_what_their_own_model_draws():
-    case, rng = gx.CASES["three_phase_high"], np.random.default_rng(RNG)
-    curves = reference.load(case.name, "train").isel(sample=slice(128))
-    learned = emulator.fit(case, curves["intensity"].values, {name: curves[name].values for name in case.outputs})
-    prepared = likelihood.prepare(learned)
+def test_three_phase_posteriors_cover_what_their_own_model_draws(three_phases):
+    case, rng = three_phases.emulator.case, np.random.default_rng(RNG)
     theta = {name: rng.uniform(*case.ranges[name], 300) for name in case.outputs}
-    draws = prepared.posterior(*prepared.draw(theta, noise.sample_noise_level(rng, 300), rng), rng)
+    draws = three_phases.posterior(*three_phases.draw(theta, noise.sample_noise_level(rng, 300), rng), rng)
     for name in case.outputs:
         rank = np.mean(draws[name] < theta[name][:, np.newaxis], axis=1)
         assert rank.mean() == pytest.approx(0.5, abs=0.06)  # standard error 0.017

@@ -1,0 +1,83 @@
+"""Gaussian processes of the emulator against dense linear algebra and refits."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from grfsaxs_lib import gaussian_process
+
+COUNT = 30
+RNG = 4
+
+
+def made_up(n, wave_number=6.0):
+    """What `_interpolate_node` needs of one node: positions, values, variances, waves."""
+    rng = np.random.default_rng(RNG)
+    x = rng.uniform(-1, 1, (COUNT, n))
+    z = np.sin(3 * x[:, -1]) + x[:, 0] ** 2 + 0.05 * rng.standard_normal(COUNT)
+    variances = np.stack([rng.uniform(0.5, 2, COUNT), np.ones(COUNT)])
+    half_range = [wave_number] if n == 3 else []
+
+    class Data(SimpleNamespace):
+        def __call__(self, j):
+            return np.arange(COUNT), x, z, variances
+
+        waves = gaussian_process.Nodes.waves
+
+        def logarithms(self, j, values, smallest):
+            return values
+
+    return Data(s=[1.0], half_range=half_range), x, z, variances
+
+
+def hyperparameters(n):
+    return np.random.default_rng(RNG).normal(-0.5, 0.5, 5 if n == 2 else 11)
+
+
+def covariance(logarithms, x, y, wave_number=6.0):
+    """Of the signal, written out."""
+    p, n = np.exp(logarithms), x.shape[1]
+    apart = x[:, np.newaxis] - y
+    result = p[2] * np.exp(-np.sum((apart / p[3 : 3 + n]) ** 2, axis=-1) / 2)
+    if n == 3:
+        envelope = np.exp(-np.sum((apart / p[8:]) ** 2, axis=-1) / 2)
+        phase = wave_number * apart[..., 2]
+        result += envelope * (p[6] * np.cos(phase) + p[7] * np.cos(2 * phase))
+    return result
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_likelihood_and_its_gradient(n):
+    data, x, z, variances = made_up(n)
+    p = hyperparameters(n)
+    arguments = z, variances, gaussian_process._squares(x), data.waves(0, x[:, -1], x[:, -1])
+    value, gradient = gaussian_process._negative_log_likelihood(p, *arguments)
+    K = covariance(p, x, x) + np.diag(np.exp(p[:2]) @ variances)
+    assert value == pytest.approx(z @ np.linalg.solve(K, z) / 2 + np.linalg.slogdet(K)[1] / 2, rel=1e-10)
+    steps = 1e-5 * np.eye(len(p))
+    values = [
+        [gaussian_process._negative_log_likelihood(p + sign * step, *arguments)[0] for sign in (1, -1)]
+        for step in steps
+    ]
+    np.testing.assert_allclose(gradient, [(above - below) / 2e-5 for above, below in values], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_tables_are_those_of_dense_algebra(n):
+    data, x, z, variances = made_up(n)
+    p = hyperparameters(n)
+    axes = [np.linspace(-1, 1, m) for m in (3, 4, 5)[:n]]
+    inflation = np.full((COUNT, 1), np.nan)
+    table = gaussian_process._interpolate_node(data, 0, np.exp(p), axes, inflation)
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, n)
+    K, scaled = covariance(p, x, x) + np.diag(np.exp(p[:2]) @ variances), (z - z.mean()) / z.std()
+    expected = z.mean() + z.std() * covariance(p, grid, x) @ np.linalg.solve(K, scaled)
+    np.testing.assert_allclose(table.ravel(), expected, rtol=1e-8)
+    # Residuals of processes that have not seen the value, over those of the process that has.
+    signal = covariance(p, x, x)
+    for i in (0, 7, COUNT - 1):
+        rest = np.delete(np.arange(COUNT), i)
+        predicted = signal[i, rest] @ np.linalg.solve(K[np.ix_(rest, rest)], scaled[rest])
+        fitted = signal[i] @ np.linalg.solve(K, scaled)
+        assert inflation[i, 0] == pytest.approx((scaled[i] - predicted) / (scaled[i] - fitted), rel=1e-6)
