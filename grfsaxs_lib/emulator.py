@@ -19,9 +19,8 @@ variance of ln I above q = 1.2 nm\ :sup:`-1` (replicates of three points of a = 
 **Fit.** The processes take curves at their a first, which gives a stretch for each (least squares, normal prior), then
 at their stretched a, which leaves a tenth of the scatter. What the stretches have in common at nearby parameters
 belongs to the mean: a polynomial of the parameters, the *drift*. Their variance, in units of :math:`a^3`, is the
-exponential of another. A new curve takes a random combination, of unit
-length, of the stretches and rests of the nearest real structures. Rests are those of a curve that had no part in the
-fit, by cross-validation.
+exponential of another. A new curve takes a random combination, of unit length, of the stretches and rests of the
+nearest real structures. Rests are those of a curve that had no part in the fit, by cross-validation.
 """
 
 import itertools
