@@ -26,8 +26,8 @@ from .sampling import PARAMETERS, check_choice, keys, sample_parameters
 
 COUNTS = {
     "two_phase_low": {"train": 1536, "validation": 128, "test": 512},
-    "three_phase_low": {"train": 1536, "validation": 128, "test": 512},
-    "three_phase_high": {"train": 1536, "validation": 128, "test": 512},
+    "three_phase_low": {"train": 2560, "validation": 128, "test": 512},
+    "three_phase_high": {"train": 2560, "validation": 128, "test": 512},
     "case_study": {"test": 500},
     "two_phase_point": {"test": 256},
     "three_phase_point": {"test": 256},
