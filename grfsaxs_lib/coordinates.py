@@ -6,6 +6,8 @@ A Gaussian process learns in them, and tables are even in them.
 import numpy as np
 from scipy.special import ndtri
 
+from .grid import PAPER_GRID
+
 _MARGIN = 0.06  # of ln a beyond the prior, where stretched structures lie
 _NEWTON_STEPS = 6  # from the root without C
 
@@ -74,3 +76,10 @@ def from_coordinates(case, coordinates):
     A, B, C = _distances(porosity)
     fractions = [-np.expm1(-d * (A + d * (B + d * C))) for d in thickness]
     return np.stack([np.exp(logarithm), porosity, *fractions], axis=-1)
+
+
+def layer_voxels(case, coordinates):
+    """(n_sample,) ndarray: thickness of the layer in voxels of the paper's grid, at coordinates of three phases."""
+    low, high = coordinate_ends(case)
+    logarithm, _, thickness = np.transpose(low + (coordinates + 1) / 2 * (high - low))
+    return np.exp(logarithm) * thickness / PAPER_GRID.voxel_size

@@ -9,7 +9,7 @@ oscillates with the phase :math:`s d`, for the waves from both faces of a layer 
 d (`coordinates.layer_thickness`) in the place of :math:`\nu`, f is smooth. At each of two hundred s a Gaussian process
 interpolates it, where it oscillates its exponential: a sum of two waves has sharp minima in the logarithm alone. Such
 waves are part of the process (`gaussian_process`). The processes are then tabulated, so that a curve takes
-microseconds.
+microseconds. What voxels do to a thin layer is not smooth and is learned by itself (`lattice`).
 
 **What a finite box does.** The thresholds fix :math:`\epsilon` and :math:`\nu` exactly, but the modes of a box are a
 sample of the spectrum, and its structure is that of a slightly different a. This *stretch* u makes 88 to 98 % of the
@@ -20,7 +20,7 @@ variance of ln I above q = 1.2 nm\ :sup:`-1` (replicates of three points of a = 
 at their stretched a, which leaves a tenth of the scatter. What the stretches have in common at nearby parameters
 belongs to the mean: a polynomial of the parameters, the *drift*. Their variance, in units of :math:`a^3`, is the
 exponential of another. A new curve takes a random combination, of unit length, of the stretches and rests of the
-nearest real structures. Rests are those of a curve that had no part in the fit, by cross-validation.
+nearest real structures. Rests are those of a curve that had no part in its Gaussian processes, by cross-validation.
 """
 
 import itertools
@@ -33,19 +33,21 @@ from scipy.spatial import KDTree
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .coordinates import coordinate_ends, from_coordinates, prior_limits, to_coordinates
+from . import lattice
+from .coordinates import coordinate_ends, from_coordinates, layer_voxels, prior_limits, to_coordinates
 from .gaussian_process import Nodes, interpolate, place_nodes, position, search_kernels
 from .grid import PAPER_GRID, PAPER_Q
 from .parameters import Case, check, get_case
 from .provenance import moved_into_place
 
 _PASSES = 3  # the second has the hyperparameters of the first
+_CURVES_AT_FIRST = 1024  # most curves of all passes but the last
 _STRETCH = 0.0065  # standard deviation of u at a = 4 nm in the paper's box
 _DEGREE = 4  # of the drift
 _SPREAD_DEGREE = 2  # of the log variance of the stretches
 _NEIGHBOURS = 20  # real structures combined in a residual
 _LARGEST_INFLATION = 5.0  # of a fitted rest
-_FILE_VERSION = 2
+_FILE_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,7 @@ class Emulator:
     _knots: list
     _table: np.ndarray  # (points of the table, fine nodes)
     _nodes: np.ndarray  # fine nodes, in units of `gaussian_process.position`
+    _lattice: np.ndarray | None = None  # table of `lattice.look_up`; of three phases
     _drift: np.ndarray | None = None
     _spread: np.ndarray | None = None  # of the log variance of stretches in units of `_usual_stretch`
     structures: np.ndarray | None = None
@@ -158,6 +161,23 @@ class Emulator:
         low, high = coordinate_ends(self.case)[:, 0]
         return self._at(np.column_stack([2 * (np.log(a) - low) / (high - low) - 1, coordinates[:, 1:]]), a)
 
+    def of_lattice(self, thickness):
+        """What voxels add to the mean log intensity, see `lattice`; nothing without a layer.
+
+        Parameters
+        ----------
+        thickness : (n_sample,) array_like
+            Of the layer [voxel].
+
+        Returns
+        -------
+        (n_sample, n_q) ndarray of float64
+        """
+        thickness = np.asarray(thickness, dtype=np.float64)
+        if self._lattice is None:
+            return np.zeros((thickness.size, self.q.size))
+        return lattice.look_up(self._lattice, thickness)
+
     def _drift_at(self, theta):
         return _polynomials(self.case, theta, _DEGREE) @ self._drift
 
@@ -170,7 +190,10 @@ class Emulator:
         basis.resize(len(a), len(self._table))  # columns behind the last entry are left out
         rows = basis @ self._table
         curves = [np.interp(position(x * self.q), self._nodes, row) for x, row in zip(a, rows, strict=True)]
-        return np.array(curves).reshape(len(a), -1) + self._offset + 3 * np.log(a)[:, np.newaxis]
+        curves = np.array(curves).reshape(len(a), -1) + self._offset + 3 * np.log(a)[:, np.newaxis]
+        if self._lattice is not None:
+            curves += self.of_lattice(layer_voxels(self.case, coordinates))
+        return curves
 
 
 def aliasing(q, voxel_size):
@@ -211,7 +234,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     Returns
     -------
     Emulator
-        1536 curves take one to three minutes on one core.
+        1536 curves of two phases take half a minute on two cores, 2560 of three phases two to three minutes.
 
     Raises
     ------
@@ -227,7 +250,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     # Scatter of ln I(q) at a known stretch, for weights: shells of few modes at low q, and the fit.
     scatter = 0.005 + 0.004 / q + 0.0003 / q**2
     independent = 4  # q values in a q spacing of the paper's box
-    stretch, kernels = np.zeros(len(theta)), None
+    stretch, kernels, table = np.zeros(len(theta)), None, None
     bar = tqdm(
         total=_PASSES * len(place_nodes(case, q)[0]), desc=f"emulator of {case.name}", unit="node", disable=not progress
     )
@@ -235,13 +258,17 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     with bar, threadpool_limits(1, user_api="blas"):
         for step in range(_PASSES):
             last = step == _PASSES - 1
+            some = slice(None if last else _CURVES_AT_FIRST)
             moved = _stretched(theta, stretch)
             relative = (_usual_stretch(moved) / _STRETCH) ** 2
-            data = Nodes(case, log_intensity - offset, moved, relative, q)
+            smooth = log_intensity - offset
+            if table is not None:
+                smooth -= lattice.look_up(table, layer_voxels(case, to_coordinates(case, moved)))
+            data = Nodes(case, smooth[some], moved[some], relative[some], q)
             if step == 0 or last:
-                kernels = search_kernels(data)
+                kernels = search_kernels(data, kernels)
             *manifold, inflation = interpolate(data, kernels, q, bar.update, last)
-            emulator = Emulator(case, q, offset, *manifold)
+            emulator = Emulator(case, q, offset, *manifold, _lattice=table)
             for _ in range(3):
                 residual = (log_intensity - emulator._manifold(_stretched(theta, stretch))) / scatter
                 above, below = (emulator._manifold(_stretched(theta, stretch + h)) for h in (0.002, -0.002))
@@ -249,6 +276,11 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
                 gradient = np.sum(slope * residual, axis=1) / independent - stretch / sd**2
                 precision = np.sum(slope**2, axis=1) / independent + sd**-2
                 stretch = stretch + gradient / precision
+            if len(case.outputs) == 3:
+                moved = _stretched(theta, stretch)
+                rests = log_intensity - replace(emulator, _lattice=None)._manifold(moved)
+                table = lattice.learn(layer_voxels(case, to_coordinates(case, moved)), rests, (sd / _STRETCH) ** 2, q)
+                emulator = replace(emulator, _lattice=table)
     basis = _polynomials(case, theta, _DEGREE) / sd[:, np.newaxis]
     drift = np.linalg.lstsq(basis, stretch / sd)[0]
     leverage = np.sum(np.linalg.qr(basis)[0] ** 2, axis=1)
@@ -269,7 +301,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     )
 
 
-_ARRAYS = ("q", "structures", "_offset", "_table", "_nodes", "_drift", "_spread", "_stretches", "_rests")
+_ARRAYS = ("q", "structures", "_offset", "_table", "_nodes", "_lattice", "_drift", "_spread", "_stretches", "_rests")
 
 
 def save(emulator, path):
@@ -281,7 +313,7 @@ def save(emulator, path):
     path : path-like
         Ends with ``.npz``. A file that is there is replaced when the new one is complete.
     """
-    arrays = {name: getattr(emulator, name) for name in _ARRAYS}
+    arrays = {name: getattr(emulator, name) for name in _ARRAYS if getattr(emulator, name) is not None}
     arrays["_table"] = emulator._table.astype(np.float32)
     knots = {f"knots{axis}": values for axis, values in enumerate(emulator._knots)}
     with moved_into_place(Path(path)) as temporary, temporary.open("wb") as file:
@@ -311,7 +343,7 @@ def load(path):
             raise ValueError(f"{path} holds no emulator of version {_FILE_VERSION}: fit one, notebook 11 does")
         case = get_case(str(file["case"]))
         knots = [file[f"knots{axis}"] for axis in range(len(case.outputs))]
-        arrays = {name: file[name] for name in _ARRAYS}
+        arrays = {name: file[name] for name in _ARRAYS if name in file}
     return Emulator(case, _knots=knots, _tree=KDTree(_place(case, arrays["structures"])), **arrays)
 
 

@@ -6,10 +6,12 @@ of thickness :math:`ad` makes waves of phase :math:`sd`: to the stationary covar
 parameters over lengths of their own.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 
 import numpy as np
-from scipy.interpolate import CubicSpline, make_interp_spline
+from numba import get_num_threads
+from scipy.interpolate import CubicSpline, make_interp_spline, make_lsq_spline
 from scipy.linalg import cho_factor, cho_solve, lapack
 from scipy.optimize import minimize
 
@@ -53,8 +55,16 @@ def _on_nodes(log_intensity, theta, q, nodes):
     for row, curve, a in zip(result, log_intensity, theta[:, 0], strict=True):
         positions = position(a * q)
         there = (nodes >= positions[0]) & (nodes <= positions[-1])
-        row[there] = CubicSpline(positions, curve - 3 * np.log(a))(nodes[there])
+        row[there] = _spline(positions, curve - 3 * np.log(a), nodes)(nodes[there])
     return result
+
+
+def _spline(x, y, nodes):
+    """Cubic spline with the nodes as knots where they are farther apart than the x, else through all values."""
+    sparse = x[:-1][np.diff(x) > _STEP]  # at small x
+    first = sparse[-1] if sparse.size else x[0]
+    knots = np.concatenate([sparse[2:], nodes[(nodes > first + _STEP) & (nodes < x[-1] - _STEP / 2)]])
+    return make_lsq_spline(x, y, np.concatenate([[x[0]] * 4, knots, [x[-1]] * 4]))
 
 
 class Nodes:
@@ -113,22 +123,26 @@ def _covariances(amplitudes, lengths, squares, waves):
     return [first, *(a * envelopes[1] * wave for a, wave in zip(amplitudes[1:], waves, strict=True))]
 
 
-def search_kernels(data):
-    """Hyperparameters of each node, by maximum likelihood."""
+def search_kernels(data, known=None):
+    """(n_node, n_hyperparameter) ndarray, by maximum likelihood; a search from `known` ones is shorter."""
     n = data.coordinates.shape[1]
     count = 5 if n == 2 else 11
     (enough,) = np.nonzero(np.isfinite(data.curves).sum(axis=0) >= min(50, len(data.curves) / 3))
     chosen = enough[np.linspace(0, len(enough) - 1, _SEARCHED).astype(int)]
     rng = np.random.default_rng(0)
-    logs = []
-    for j in chosen:
+    orders = [rng.permutation(np.isfinite(data.curves[:, j]).sum())[:_CURVES_OF_SEARCH] for j in chosen]
+    options = {"jac": True, "bounds": _BOUNDS[:count], "method": "L-BFGS-B", "options": {"maxiter": 60}}
+
+    def search(j, some):
         _, x, z, variances = data(j)
-        some = rng.permutation(len(x))[:_CURVES_OF_SEARCH]
         x, z, variances = x[some], (z[some] - z.mean()) / z.std(), variances[:, some]
         arguments = z, variances, _squares(x), data.waves(j, x[:, -1], x[:, -1])
-        options = {"jac": True, "bounds": _BOUNDS[:count], "method": "L-BFGS-B", "options": {"maxiter": 60}}
-        found = [minimize(_negative_log_likelihood, start[:count], arguments, **options) for start in _STARTS]
-        logs.append(min(found, key=lambda result: result.fun).x)
+        starts = [start[:count] for start in _STARTS] if known is None else [np.log(known[j])]
+        found = [minimize(_negative_log_likelihood, start, arguments, **options) for start in starts]
+        return min(found, key=lambda result: result.fun).x
+
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        logs = list(pool.map(search, chosen, orders))
     positions = position(data.s)
     return np.exp([np.interp(positions, positions[chosen], column) for column in np.transpose(logs)]).T
 
@@ -176,10 +190,14 @@ def interpolate(data, kernels, q, report, inflated):
     axes = [np.linspace(-1, 1, n) for n in _TABLE[: data.coordinates.shape[1]]]
     table = np.full((len(data.s), *map(len, axes)), np.nan)
     inflation = np.full(data.curves.shape, np.nan) if inflated else None
-    for j in range(len(data.s)):
+
+    def fill(j):
         if np.isfinite(data.curves[:, j]).sum() >= _FEWEST:
             table[j] = _interpolate_node(data, j, kernels[j], axes, inflation)
-        report()
+
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        for _ in pool.map(fill, range(len(data.s))):
+            report()
     known = np.flatnonzero(np.isfinite(table.reshape(len(data.s), -1)[:, 0]))
     first, last = known[[0, -1]]
     table[:first] = table[first]  # aq below a tenth: the plateau

@@ -32,7 +32,7 @@ TIERS = {
         n_replicates=500,  # 08
         n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
         network_width=128, network_epochs=200,  # 09
-        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536,  # 11
+        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=2560,  # 11
         n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40, depths=[4, 12],  # 11
         n_curves=512, n_replicates_kept=500, learning_n_estimators=2000,  # 12
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 1536],  # 12
@@ -48,7 +48,7 @@ TIERS = {
         n_replicates=500,
         n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
         network_width=512, network_epochs=200,
-        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=1536,
+        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=2560,
         n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000, depths=[4, 12],
         n_curves=512, n_replicates_kept=500, learning_n_estimators=10_000,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536],

@@ -1,0 +1,72 @@
+"""What voxels do to a layer: found in made-up curves, and the same in structures of other parameters."""
+
+import numpy as np
+import pytest
+
+from grfsaxs_lib import Grid, lattice
+from grfsaxs_lib.coordinates import layer_thickness
+from grfsaxs_lib.grid import PAPER_Q
+from grfsaxs_lib.simulation import simulate
+
+
+def effect(thickness):
+    """One that grows with q and repeats at each voxel."""
+    return 0.004 * np.sin(2 * np.pi * thickness)[:, np.newaxis] * PAPER_Q / PAPER_Q[-1]
+
+
+@pytest.fixture(scope="module")
+def made_up():
+    rng = np.random.default_rng(0)
+    thickness, scatter = rng.uniform(0, 6, 1200), rng.uniform(0.1, 4, 1200)
+    noise = 0.006 * np.sqrt(scatter)[:, np.newaxis] * rng.standard_normal((1200, PAPER_Q.size))
+    return thickness, scatter, noise
+
+
+def test_an_effect_is_found(made_up):
+    thickness, scatter, noise = made_up
+    table = lattice.learn(thickness, effect(thickness) + noise, scatter, PAPER_Q)
+    inside = np.linspace(0.3, 5.7, 109)
+    found, true = lattice.look_up(table, inside), effect(inside)
+    # Some 60 curves within a length of a fifth of a voxel and 25 q values each: 2e-4, twice that for light ones.
+    assert np.sqrt(np.mean((found - true) ** 2)) < 6e-4
+    high = PAPER_Q > 2
+    assert np.corrcoef(found[:, high].ravel(), true[:, high].ravel())[0, 1] > 0.97
+
+
+def test_noise_is_not_taken_for_an_effect(made_up):
+    thickness, scatter, noise = made_up
+    assert np.sqrt(np.mean(lattice.learn(thickness, noise, scatter, PAPER_Q) ** 2)) < 3e-4
+
+
+def test_outliers_do_not_count(made_up):
+    thickness, scatter, noise = made_up
+    rests = effect(thickness) + noise
+    rests[::200] += 1.0
+    table = lattice.learn(thickness, rests, scatter, PAPER_Q)
+    inside = np.linspace(0.3, 5.7, 109)
+    assert np.sqrt(np.mean((lattice.look_up(table, inside) - effect(inside)) ** 2)) < 1e-3
+
+
+def test_look_up_is_linear_and_ends():
+    table = np.arange(4.0)[:, np.newaxis] * np.ones(3)
+    step = lattice._STEP
+    np.testing.assert_allclose(
+        lattice.look_up(table, step * np.array([0, 0.5, 2.25, 99]))[:, 0], [0, 0.5, 2.25, 3], atol=2e-3
+    )
+
+
+@pytest.mark.filterwarnings("ignore:the box of")
+def test_curves_of_other_structures_have_the_same_effect():
+    """What is not smooth in the thickness is alike in structures that share nothing else but a."""
+    thickness, q = np.arange(1.8, 4.2, 0.1), PAPER_Q[PAPER_Q > 2.4]
+    rough = []
+    for porosity, seed in ((0.4, 1), (0.6, 2)):
+        fractions = np.linspace(0.02, 0.6, 400)
+        reached = layer_thickness(porosity, fractions) * 4.0 / 0.5
+        curves = simulate(
+            Grid(128, 0.5), scaling_parameter=4.0, porosity=porosity, seed=seed, q=q,
+            layer_fraction=np.interp(thickness, reached, fractions),
+        )  # fmt: skip
+        mean = np.log(curves).mean(axis=1)
+        rough.append(mean - np.polynomial.Polynomial.fit(thickness, mean, 8)(thickness))
+    assert np.corrcoef(*rough)[0, 1] > 0.6
