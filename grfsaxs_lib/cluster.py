@@ -229,7 +229,7 @@ def _run_on_workers(function, tasks, sizes, client, directory, bar):
     except KilledWorker as error:
         raise ClusterError(f"several workers died one after another over {tasks[number]} ({error})") from None
     except (FutureCancelledError, CommClosedError, OSError, TimeoutError) as error:
-        if client.status == "running" and not isinstance(error, FutureCancelledError):
+        if client.status == "running" and not isinstance(error, FutureCancelledError | CommClosedError):
             raise  # the task's own
         raise ClusterError(
             f"the scheduler was lost; what was finished is kept, so run the same again ({error})"

@@ -4,7 +4,8 @@ Where a facet of the solid lies along the lattice the smoothed indicator of Eq. 
 on the facet gains whole planes of voxels as its threshold falls. Curves follow: above q = 1 nm\ :sup:`-1` they move up
 and down by 0.1 to 1 % as the layer grows by a voxel. This hardly depends on a and porosity once the thickness is given
 in voxels, so all structures of a case tell of it together: a Gaussian process of the thickness, in each of some ranges
-of q, is learned from what the smooth part of the mean leaves.
+of q, is learned from what the smooth part of the mean leaves. What that misses of the waves of a layer, a function of
+the product of q and the thickness, is learned along with it.
 """
 
 import numpy as np
