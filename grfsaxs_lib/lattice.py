@@ -1,17 +1,17 @@
 r"""What voxels do to a layer: a part of the mean curves of three phases that is not smooth in the parameters.
 
 Where a facet of the solid lies along the lattice the smoothed indicator of Eq. (9) takes few values, so that the layer
-on the facet gains whole planes of voxels as its threshold falls. Curves follow: above q = 1 nm\ :sup:`-1` they move up
-and down by 0.1 to 1 % as the layer grows by a voxel. This hardly depends on a and porosity once the thickness is given
-in voxels, so all structures of a case tell of it together: a Gaussian process of the thickness, in each of some ranges
-of q, is learned from what the smooth part of the mean leaves. What that misses of the waves of a layer, a function of
-the product of q and the thickness, is learned along with it.
+on the facet gains whole planes of voxels as its threshold falls. Curves follow, above q = 1 nm\ :sup:`-1` by 0.1 to
+1 %, most between two and three voxels. This hardly depends on a and porosity once the thickness is given in voxels, so
+all structures of a case tell of it together: a Gaussian process of the thickness, in each of some ranges of q, is
+learned from what the smooth part of the mean leaves. What that misses of the waves of a layer, a function of the
+product of q and the thickness, is learned along with it.
 """
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-_LENGTH = 0.2  # of the processes [voxel]
+_LENGTH = 0.2  # of the processes [voxel]; 0.1 to 0.3 predicted curves that were left out as well
 _STEP = 0.05  # of the table [voxel]
 _RANGE = 25  # q values averaged
 _SPECKLE = 0.15  # noise variance that does not grow with a, in terms of the scatter at a = 4 nm
