@@ -1,10 +1,12 @@
 """The emulator against real curves that it has not seen, and its parts against closed forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from grfsaxs_lib import CASES, Grid, coordinates, emulator, gaussian_random_field, reference
+from grfsaxs_lib import CASES, Grid, coordinates, emulator, gaussian_random_field, lattice, reference
 from grfsaxs_lib.grid import PAPER_Q
 
 CASE = "two_phase_low"
@@ -171,6 +173,14 @@ def test_a_saved_emulator_draws_the_same(fitted, tmp_path):
     curves = [this.draw(theta, np.random.default_rng(0)) for this in (fitted, again)]
     np.testing.assert_allclose(*curves, rtol=1e-5)  # float32
     assert [file.name for file in tmp_path.iterdir()] == ["emulator.npz"]
+
+
+def test_the_lattice_is_part_of_the_mean_and_of_the_file(fitted, tmp_path):
+    assert (fitted.of_lattice([0.0, 3.0]) == 0).all()  # no layer
+    table = np.random.default_rng(0).normal(size=(50, PAPER_Q.size))
+    emulator.save(replace(fitted, _lattice=table), tmp_path / "emulator.npz")
+    again = emulator.load(tmp_path / "emulator.npz")
+    np.testing.assert_array_equal(again.of_lattice([0.0, 1.0]), lattice.look_up(table, np.array([0.0, 1.0])))
 
 
 def test_other_files_are_refused(tmp_path):
