@@ -205,7 +205,7 @@ def test_the_scheduler_lost(tmp_path, check):
         scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0")
         start("worker", "--nthreads", "1", "--no-nanny", "--local-directory", tmp_path, "--death-timeout", "20")
         deadline = time.monotonic() + 60
-        while not where.exists():
+        while not where.exists() or not where.read_text().rstrip().endswith("}"):  # it is written piece by piece
             assert time.monotonic() < deadline
             time.sleep(0.05)
         with cluster.connect(json.loads(where.read_text())["address"]) as client:
