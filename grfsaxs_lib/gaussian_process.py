@@ -60,11 +60,14 @@ def _on_nodes(log_intensity, theta, q, nodes):
 
 
 def _spline(x, y, nodes):
-    """Cubic spline with the nodes as knots where they are farther apart than the x, else through all values."""
-    sparse = x[:-1][np.diff(x) > _STEP]  # at small x
+    """Cubic spline: through all values where the x are sparse, at small x, and with the nodes as knots beyond."""
+    spacing = np.diff(x)
+    if spacing[-1] > _STEP / 2:  # sparse everywhere, or at large x
+        return CubicSpline(x, y)
+    sparse = x[:-1][spacing > _STEP]
     first = sparse[-1] if sparse.size else x[0]
-    knots = np.concatenate([sparse[2:], nodes[(nodes > first + _STEP) & (nodes < x[-1] - _STEP / 2)]])
-    return make_lsq_spline(x, y, np.concatenate([[x[0]] * 4, knots, [x[-1]] * 4]))
+    middle = nodes[(nodes > first + _STEP) & (nodes < x[-1] - _STEP / 2)]
+    return make_lsq_spline(x, y, np.concatenate([[x[0]] * 4, sparse[2:], middle, [x[-1]] * 4]))
 
 
 class Nodes:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from grfsaxs_lib import gaussian_process
+from grfsaxs_lib import CASES, gaussian_process
 
 COUNT = 30
 RNG = 4
@@ -81,3 +81,16 @@ def test_tables_are_those_of_dense_algebra(n):
         predicted = signal[i, rest] @ np.linalg.solve(K[np.ix_(rest, rest)], scaled[rest])
         fitted = signal[i] @ np.linalg.solve(K, scaled)
         assert inflation[i, 0] == pytest.approx((scaled[i] - predicted) / (scaled[i] - fitted), rel=1e-6)
+
+
+@pytest.mark.parametrize("q", [np.linspace(0.04, 3, 60), np.linspace(0.04, 3, 500), np.geomspace(0.04, 3, 200)])
+def test_curves_on_nodes_whatever_the_spacing_of_q(q):
+    case = CASES["three_phase_high"]
+    nodes, s = gaussian_process.place_nodes(case, q)
+    a = np.linspace(*case.ranges["scaling_parameter"], 50)
+    theta = np.column_stack([a, np.full((50, 2), 0.3)])
+    curves = 3 * np.log(theta[:, :1]) - np.log1p((theta[:, :1] * q) ** 2)
+    found = gaussian_process._on_nodes(curves, theta, q, nodes)
+    there = (s >= a[:, np.newaxis] * q[0]) & (s <= a[:, np.newaxis] * q[-1])
+    assert (np.isfinite(found) == there).all()
+    np.testing.assert_allclose(found[there], np.broadcast_to(-np.log1p(s**2), found.shape)[there], atol=0.02)
