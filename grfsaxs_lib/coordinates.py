@@ -78,8 +78,13 @@ def from_coordinates(case, coordinates):
     return np.stack([np.exp(logarithm), porosity, *fractions], axis=-1)
 
 
-def layer_voxels(case, coordinates):
-    """(n_sample,) ndarray: thickness of the layer in voxels of the paper's grid, at coordinates of three phases."""
+def layer_nanometres(case, coordinates):
+    """(n_sample,) ndarray: thickness of the layer [nm], at coordinates of three phases."""
     low, high = coordinate_ends(case)
     logarithm, _, thickness = np.transpose(low + (coordinates + 1) / 2 * (high - low))
-    return np.exp(logarithm) * thickness / PAPER_GRID.voxel_size
+    return np.exp(logarithm) * thickness
+
+
+def layer_voxels(case, coordinates):
+    """(n_sample,) ndarray: the same in voxels of the paper's grid."""
+    return layer_nanometres(case, coordinates) / PAPER_GRID.voxel_size

@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import lattice
-from .coordinates import coordinate_ends, from_coordinates, layer_voxels, prior_limits, to_coordinates
+from .coordinates import coordinate_ends, from_coordinates, layer_nanometres, layer_voxels, prior_limits, to_coordinates
 from .gaussian_process import Nodes, interpolate, place_nodes, position, search_kernels
 from .grid import PAPER_GRID, PAPER_Q
 from .parameters import Case, check, get_case
@@ -46,8 +46,9 @@ _STRETCH = 0.0065  # standard deviation of u at a = 4 nm in the paper's box
 _DEGREE = 4  # of the drift
 _SPREAD_DEGREE = 2  # of the log variance of the stretches
 _NEIGHBOURS = 20  # real structures combined in a residual
+_NEAR = 2.0  # difference of thickness [nm] that counts as much as half the range of ln a, in looking for them
 _LARGEST_INFLATION = 5.0  # of a fitted rest
-_FILE_VERSION = 3
+_FILE_VERSION = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,9 +252,8 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     scatter = 0.005 + 0.004 / q + 0.0003 / q**2
     independent = 4  # q values in a q spacing of the paper's box
     stretch, kernels, table = np.zeros(len(theta)), None, None
-    bar = tqdm(
-        total=_PASSES * len(place_nodes(case, q)[0]), desc=f"emulator of {case.name}", unit="node", disable=not progress
-    )
+    total = _PASSES * len(place_nodes(case, q)[0])
+    bar = tqdm(total=total, desc=f"emulator of {case.name}", unit="node", mininterval=5, disable=not progress)
     # Threads of the linear algebra that wait for each other on shared cores took thirty times as long as one.
     with bar, threadpool_limits(1, user_api="blas"):
         for step in range(_PASSES):
@@ -387,5 +387,9 @@ def _log_variance(basis, values):
 
 
 def _place(case, theta):
-    """Coordinates in which to look for neighbours: residuals change most with a."""
-    return to_coordinates(case, theta) / np.array([1.0, 2.0, 1.5])[: theta.shape[1]]
+    """Coordinates in which to look for neighbours: rests are largest in minima, which layers of a thickness share."""
+    coordinates = to_coordinates(case, theta)
+    places = [coordinates[:, 0], coordinates[:, 1] / 4]
+    if len(case.outputs) == 3:
+        places.append(layer_nanometres(case, coordinates) / _NEAR)
+    return np.column_stack(places)

@@ -11,8 +11,8 @@ product of q and the thickness, is learned along with it.
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-_LENGTH = 0.2  # of the processes [voxel]; 0.1 to 0.3 predicted curves that were left out as well
-_STEP = 0.05  # of the table [voxel]
+_LENGTH = 0.025  # of the processes, in units of `_position`: 0.15 voxel and a fortieth of the thickness
+_STEP = 0.25 * _LENGTH  # of the table
 _RANGE = 25  # q values averaged
 _SPECKLE = 0.15  # noise variance that does not grow with a, in terms of the scatter at a = 4 nm
 _CLIP = 6.0  # typical deviations, of a curve that is learned from
@@ -41,19 +41,20 @@ def learn(thickness, rests, scatter, q):
     edges = np.arange(0, q.size, _RANGE)
     counts = np.diff(edges, append=q.size)
     weights = 1 / np.sqrt(scatter + _SPECKLE)
+    place = _position(thickness)
     values = np.add.reduceat(rests, edges, axis=1) / counts * weights[:, np.newaxis]
     limits = _CLIP * np.median(np.abs(values), axis=0) / 0.6745
     values = np.clip(values, -limits, limits)
     # In the eigenvectors of its covariance a process of any variance is independent numbers.
-    powers, vectors = np.linalg.eigh(_correlation(thickness, thickness) * np.outer(weights, weights))
+    powers, vectors = np.linalg.eigh(_correlation(place, place) * np.outer(weights, weights))
     gains = 1 + np.multiply.outer(_VARIANCES, np.maximum(powers, 0))
     numbers = vectors.T @ values
     noise = np.mean(numbers**2 / gains[..., np.newaxis], axis=1)
     log_likelihood = -len(powers) * np.log(noise) - np.log(gains).sum(axis=1)[:, np.newaxis]
     best = log_likelihood.argmax(axis=0)
     alpha = vectors @ (_VARIANCES[best] * numbers / gains[best].T)
-    nodes = np.arange(0, thickness.max() + _STEP, _STEP)
-    table = (_correlation(nodes, thickness) * weights) @ alpha
+    nodes = np.arange(0, place.max() + _STEP, _STEP)
+    table = (_correlation(nodes, place) * weights) @ alpha
     centres = np.add.reduceat(q, edges) / counts
     return CubicSpline(centres, table, axis=1)(np.clip(q, *centres[[0, -1]]))
 
@@ -72,10 +73,15 @@ def look_up(table, thickness):
     -------
     (n_sample, n_q) ndarray
     """
-    position = np.clip(thickness / _STEP, 0, len(table) - 1.001)
+    position = np.clip(_position(thickness) / _STEP, 0, len(table) - 1.001)
     row = position.astype(int)
     share = (position - row)[:, np.newaxis]
     return (1 - share) * table[row] + share * table[row + 1]
+
+
+def _position(thickness):
+    """Coordinate in which the processes are even: the surface of a thick layer is less sharply on a plane."""
+    return np.log1p(thickness / 6)
 
 
 def _correlation(x, y):

@@ -28,11 +28,11 @@ from .parameters import check
 from .preprocess import log_intensity
 from .tables import collocation, look_up, nodes, sites
 
-_TABLE = (96, 14, 112)  # coefficients of the averaged curves along ln a, porosity, thickness
-_COARSE = (10, 6, 6)  # points of the deviations S
-_BANK = (4, 1, 4)  # every so many nodes of the table are in the bank
-_LOCAL = 25  # structures that give S at a place
-_SHRINKAGE = 0.2  # of the correlations R towards none
+_TABLE = (120, 14, 140)  # coefficients of the averaged curves along ln a, porosity, thickness
+_COARSE = (24, 6, 24)  # points of the deviations S
+_BANK = (5, 1, 5)  # every so many nodes of the table are in the bank
+_LOCAL = 60  # structures that give S at a place
+_SHRINKAGE = 0.1  # of the correlations R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
 _STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
 _BLOCK = 256  # curves at a time
@@ -340,7 +340,7 @@ def prepare(emulator):
     Returns
     -------
     Likelihood
-        After about 15 s on one core; it takes 50 MB for three phases.
+        After about 25 s on one core; it takes 80 MB for three phases.
     """
     # Averages over one q spacing of the paper's box (four values) where shells are few, over two above.
     edges = np.array([i for i in (*range(0, 80, 4), *range(80, emulator.q.size, 7)) if i < emulator.q.size])

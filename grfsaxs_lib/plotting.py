@@ -220,3 +220,101 @@ def plot_estimates(ax, values, *, variable, truth, bins=25, **style):
     ax.axvline(truth, color="black", linewidth=1)
     ax.set(xlabel=VARIABLES[variable].label, ylabel="number of curves")
     return counts, edges
+
+
+def plot_cases(axes, estimates, cases, **style):
+    """Scatter predicted against true values of several cases, a row of Axes each: figures 4 and 5.
+
+    Parameters
+    ----------
+    axes : (n_case, n_output) array of Axes
+    estimates : dict of (str, str) to (array_like, array_like)
+        Predicted and true values for each case and output.
+    cases : sequence of Case
+    **style
+        Passed to `plot_predictions`.
+    """
+    for row, case in zip(axes, cases, strict=True):
+        for ax, (output, limits) in zip(row, case.ranges.items(), strict=True):
+            predicted, true = estimates[case.name, output]
+            dense = len(true) > 5000
+            look = {"markersize": 0.6, "alpha": 0.1} if dense else {"markersize": 3}
+            plot_predictions(ax, true, predicted, variable=output, limits=limits, **look, **style)
+        place = {"xycoords": "axes fraction", "rotation": 90, "va": "center", "ha": "right"}
+        row[0].annotate(case.title, (-0.36, 0.5), **place)
+    label_panels(axes)
+
+
+def plot_replicates(axes, estimates, *, truth, paper):
+    """Histograms of estimates from replicate measurements, their mean ± sd, and the paper's: figure 6.
+
+    Parameters
+    ----------
+    axes : sequence of Axes
+        One for each output.
+    estimates : dict of str to (n,) array_like
+        For each output.
+    truth : dict of str to float
+    paper : dict of str to (float, float)
+        Mean and standard deviation in the paper.
+    """
+    tops = [
+        plot_estimates(ax, values, variable=output, truth=truth[output])[0].max()
+        for ax, (output, values) in zip(axes, estimates.items(), strict=True)
+    ]
+    style = {"fmt": "o", "markersize": 3, "capsize": 2, "linewidth": 1}
+    for ax, (output, values) in zip(axes, estimates.items(), strict=True):
+        here = np.mean(values, dtype=float), np.std(values, ddof=1, dtype=float)
+        for label, (mean, sd), height, colour in (
+            ("here", here, 1.08, "blue"),
+            ("the paper", paper[output], 1.18, "vermillion"),
+        ):
+            ax.errorbar(mean, height * max(tops), xerr=sd, color=COLOURS[colour], label=label, **style)
+        ax.label_outer()
+    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    label_panels(axes)
+
+
+def plot_reconstruction(axes, q, *, measured, curves, others, expected, planes, voxel_size):
+    """A structure, its curve, and those of a reconstruction: figure 7.
+
+    Parameters
+    ----------
+    axes : dict of str to Axes
+        "A" for the curves, "B" and "C" for a plane of the structures, "D" for the differences of the curves.
+    q : (n_q,) array_like
+        Scattering vector [nm^-1].
+    measured : (n_q,) array_like
+        Noisy curve of the true structure.
+    curves : ((n_q,) array_like, (n_q,) array_like)
+        Clean curves of the true and of the reconstructed structure.
+    others : sequence of (n_q,) array_like
+        Curves of other reconstructions, whose differences are shown dashed.
+    expected : (n_q,) array_like
+        Relative standard deviation of the ratio of two curves of equal parameters.
+    planes : ((n, n) array_like, (n, n) array_like)
+        Of the phase maps.
+    voxel_size : float
+        Voxel edge [nm].
+    """
+    blue, red = COLOURS["blue"], COLOURS["vermillion"]
+    dots = {"linestyle": "none", "marker": ".", "markersize": 1, "alpha": 0.5, "rasterized": True}
+    plot_curves(axes["A"], q, measured, color=blue, **dots)
+    for curve, colour, label in zip(curves, (blue, red), ("true structure", "reconstructed"), strict=True):
+        plot_curves(axes["A"], q, curve, color=colour, linewidth=0.9, label=label)
+    axes["A"].legend(loc="lower left")
+    axes["A"].set(xlabel="", xticklabels=[])
+    true, reconstructed = curves
+    axes["D"].fill_between(q, -2 * expected, 2 * expected, color="0.85", linewidth=0)
+    axes["D"].semilogx(q, reconstructed / true - 1, color=red, linewidth=0.9)
+    for other in others:
+        axes["D"].semilogx(q, other / true - 1, "k--", linewidth=0.6)
+    axes["D"].set(xlabel=VARIABLES["q"].label, ylabel="difference", ylim=(-0.6, 0.6), xlim=axes["A"].get_xlim())
+    for letter, plane, title in zip("BC", planes, ("true", "reconstructed"), strict=True):
+        plot_slice(axes[letter], plane, voxel_size=voxel_size)
+        axes[letter].set(title=title, anchor="N")
+    axes["C"].set(ylabel="")
+    legend = phase_legend(axes["C"])
+    axes["C"].figure.legend(handles=legend.legend_handles, loc="outside lower right", ncols=3)
+    legend.remove()
+    label_panels([axes[letter] for letter in "ABCD"])
