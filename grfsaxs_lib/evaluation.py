@@ -57,6 +57,27 @@ def standard_error(values):
     return float(values.std(ddof=1) / np.sqrt(values.size))
 
 
+def compare_curves(curve, true):
+    """How far a reconstructed curve is from the true one at high q, and at low q in comparison: figure 7.
+
+    Parameters
+    ----------
+    curve, true : (n_q,) array_like
+        Clean intensities at evenly spaced q.
+
+    Returns
+    -------
+    dict of str to float
+        ``"high_q_difference"``, the median relative difference in the upper half of q; ``"low_q_rms"`` and
+        ``"high_q_rms"``, the rms differences of the logarithms in the lowest and the highest tenth;
+        ``"low_over_high_q"``, the ratio of these.
+    """
+    logarithm, n_q = np.log(np.asarray(curve) / np.asarray(true)), len(true)
+    low, high = (float(np.sqrt(np.mean(part**2))) for part in (logarithm[: n_q // 10], logarithm[-(n_q // 10) :]))
+    difference = float(np.median(np.abs(np.expm1(logarithm[n_q // 2 :]))))
+    return {"high_q_difference": difference, "low_q_rms": low, "high_q_rms": high, "low_over_high_q": low / high}
+
+
 def edge_bias(predicted, true, limits, share=0.1):
     """Bias near both ends of the range of true values (section 2.4).
 

@@ -14,6 +14,15 @@ from pathlib import Path
 from . import backend, campaign, cluster, dataset, paper, training
 from .grid import Grid
 
+# Changes of the trees' settings that notebook 11 compares.
+_TREE_SETTINGS = [
+    {"max_depth": 4},
+    {"max_depth": 12},
+    {"learning_rate": 0.025},
+    {"learning_rate": 0.1},
+    {"subsample": 0.3, "colsample_bytree": 0.3},
+]
+
 # A notebook gets those parameters that its own parameters cell declares.
 # fmt: off
 TIERS = {
@@ -33,9 +42,10 @@ TIERS = {
         n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
         network_width=128, network_epochs=200,  # 09
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=2560,  # 11
-        n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40, depths=[4, 12],  # 11
-        n_curves=512, n_replicates_kept=500, learning_n_estimators=2000,  # 12
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 1536],  # 12
+        n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
+        tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 20_000],  # 11
+        n_curves=1024, n_replicates_kept=500, learning_n_estimators=2000,  # 12
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 1536, 2560],  # 12
     ),
     "paper": dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
@@ -49,9 +59,10 @@ TIERS = {
         n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
         network_width=512, network_epochs=200,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=2560,
-        n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000, depths=[4, 12],
-        n_curves=512, n_replicates_kept=500, learning_n_estimators=10_000,
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536],
+        n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000,
+        tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 40_000, 160_000],
+        n_curves=1024, n_replicates_kept=500, learning_n_estimators=10_000,
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 2560],
     ),
 }
 # fmt: on

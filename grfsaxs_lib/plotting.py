@@ -33,6 +33,15 @@ PHASE_COLOURS = ("#000000", "#999999", "#FFFFFF")
 """Pore black, layer (water) grey, solid white, as in figure 7."""
 
 
+RECONSTRUCTION = {
+    "mosaic": "ABC;DBC",
+    "figsize": (PAGE_WIDTH, 2.9),
+    "width_ratios": (1.25, 1, 1),
+    "height_ratios": (2.2, 1),
+}
+"""Arguments of `pyplot.subplot_mosaic` for `plot_reconstruction`."""
+
+
 def use_style():
     """Set Matplotlib's defaults to the house style, for the whole session."""
     import matplotlib as mpl

@@ -117,3 +117,12 @@ def test_bad_pairs_are_refused(function, pair):
 def test_bad_arguments_are_refused(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_curves_are_compared_at_high_and_low_q():
+    true = np.linspace(2.0, 1.0, 100)
+    curve = true * np.where(np.arange(100) < 50, 2.0, 1.1)
+    found = ev.compare_curves(curve, true)
+    assert found["high_q_difference"] == pytest.approx(0.1)
+    assert found["low_q_rms"] == pytest.approx(np.log(2)) and found["high_q_rms"] == pytest.approx(np.log(1.1))
+    assert found["low_over_high_q"] == pytest.approx(np.log(2) / np.log(1.1))

@@ -104,3 +104,40 @@ def test_panels_are_lettered():
     plotting.label_panels(axes)
     assert [ax.get_title(loc="left") for ax in axes.flat] == ["A", "B", "C", "D"]
     plotting.label_panels(axes[0, 0])
+
+
+def test_cases_are_rows():
+    cases = [CASES["three_phase_low"], CASES["three_phase_high"]]
+    estimates = {(case.name, output): ([0.3, 0.4], [0.31, 0.39]) for case in cases for output in case.outputs}
+    axes = Figure().subplots(2, 3)
+    plotting.plot_cases(axes, estimates, cases)
+    assert all(ax.lines for ax in axes.flat) and axes[1, 2].get_xlabel() == r"true $\nu$"
+    assert [row[0].texts[0].get_text() for row in axes] == [case.title for case in cases]
+    assert axes[1, 2].get_title(loc="left") == "F"
+
+
+def test_replicates_beside_the_paper():
+    figure = Figure(layout="constrained")
+    axes = figure.subplots(1, 2)
+    estimates = {"scaling_parameter": [3.9, 4.0, 4.1], "porosity": [0.6, 0.7, 0.8]}
+    truth, paper = (
+        {"scaling_parameter": 4.0, "porosity": 0.7},
+        {"scaling_parameter": (4.1, 0.2), "porosity": (0.7, 0.1)},
+    )
+    plotting.plot_replicates(axes, estimates, truth=truth, paper=paper)
+    here, theirs = axes[0].containers[-2:]
+    assert here.lines[0].get_xdata() == pytest.approx([4.0]) and theirs.lines[0].get_xdata() == pytest.approx([4.1])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["here", "the paper"]
+
+
+def test_reconstruction():
+    q, curve = np.linspace(0.1, 3, 50), np.linspace(2.0, 1.0, 50)
+    figure = Figure(layout="constrained")
+    axes = figure.subplot_mosaic(plotting.RECONSTRUCTION["mosaic"])
+    plotting.plot_reconstruction(
+        axes, q, measured=curve, curves=(curve, 1.1 * curve), others=[0.9 * curve], expected=np.full(50, 0.05),
+        planes=(np.zeros((4, 4)), np.ones((4, 4))), voxel_size=0.5,
+    )  # fmt: skip
+    reconstructed, other = axes["D"].lines
+    assert reconstructed.get_ydata() == pytest.approx(0.1) and other.get_ydata() == pytest.approx(-0.1)
+    assert axes["C"].get_legend() is None and len(figure.legends[0].get_patches()) == 3
