@@ -86,5 +86,5 @@ def layer_nanometres(case, coordinates):
 
 
 def layer_voxels(case, coordinates):
-    """(n_sample,) ndarray: the same in voxels of the paper's grid."""
+    """(n_sample,) ndarray: thickness of the layer in voxels of the paper's grid, at coordinates of three phases."""
     return layer_nanometres(case, coordinates) / PAPER_GRID.voxel_size

@@ -46,7 +46,8 @@ _STRETCH = 0.0065  # standard deviation of u at a = 4 nm in the paper's box
 _DEGREE = 4  # of the drift
 _SPREAD_DEGREE = 2  # of the log variance of the stretches
 _NEIGHBOURS = 20  # real structures combined in a residual
-_NEAR = 2.0  # difference of thickness [nm] that counts as much as half the range of ln a, in looking for them
+_NEAR_POROSITY = 4.0  # difference that counts as much as half the range of ln a in looking for them; in half ranges
+_NEAR_THICKNESS = 2.0  # the same, of the layer [nm]
 _LARGEST_INFLATION = 5.0  # of a fitted rest
 _FILE_VERSION = 4
 
@@ -389,7 +390,7 @@ def _log_variance(basis, values):
 def _place(case, theta):
     """Coordinates in which to look for neighbours: rests are largest in minima, which layers of a thickness share."""
     coordinates = to_coordinates(case, theta)
-    places = [coordinates[:, 0], coordinates[:, 1] / 4]
+    places = [coordinates[:, 0], coordinates[:, 1] / _NEAR_POROSITY]
     if len(case.outputs) == 3:
-        places.append(layer_nanometres(case, coordinates) / _NEAR)
+        places.append(layer_nanometres(case, coordinates) / _NEAR_THICKNESS)
     return np.column_stack(places)

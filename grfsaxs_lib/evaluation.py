@@ -71,11 +71,39 @@ def compare_curves(curve, true):
         ``"high_q_difference"``, the median relative difference in the upper half of q; ``"low_q_rms"`` and
         ``"high_q_rms"``, the rms differences of the logarithms in the lowest and the highest tenth;
         ``"low_over_high_q"``, the ratio of these.
+
+    Raises
+    ------
+    ValueError
+        If the curves differ in shape, have fewer than ten values, or one that is not positive and finite.
     """
-    logarithm, n_q = np.log(np.asarray(curve) / np.asarray(true)), len(true)
+    curve, true = _check_pair(curve, true)
+    if true.size < 10 or min(curve.min(), true.min()) <= 0:
+        raise ValueError("curves must have ten positive values or more")
+    logarithm, n_q = np.log(curve / true), len(true)
     low, high = (float(np.sqrt(np.mean(part**2))) for part in (logarithm[: n_q // 10], logarithm[-(n_q // 10) :]))
     difference = float(np.median(np.abs(np.expm1(logarithm[n_q // 2 :]))))
     return {"high_q_difference": difference, "low_q_rms": low, "high_q_rms": high, "low_over_high_q": low / high}
+
+
+def least_mape(draws):
+    """Least mean absolute percentage error that posteriors allow: that of the median, weighted by 1/y.
+
+    Parameters
+    ----------
+    draws : (n_sample, n_draw) array_like
+        Positive draws y of a parameter from the posterior of each sample.
+
+    Returns
+    -------
+    (n_sample,) ndarray of float64
+        Mean of 100 |estimate / y - 1| over the draws [%].
+    """
+    draws = np.sort(np.asarray(draws, dtype=np.float64), axis=1)
+    shares = np.cumsum(1 / draws, axis=1)
+    middle = np.argmax(shares >= shares[:, -1:] / 2, axis=1)
+    estimates = np.take_along_axis(draws, middle[:, np.newaxis], axis=1)
+    return 100 * np.abs(estimates / draws - 1).mean(axis=1)
 
 
 def edge_bias(predicted, true, limits, share=0.1):

@@ -11,6 +11,7 @@ product of q and the thickness, is learned along with it.
 import numpy as np
 from scipy.interpolate import CubicSpline
 
+_GROWTH = 6.0  # thickness [voxel] at which the length of a process is twice that of none
 _LENGTH = 0.025  # of the processes, in units of `_position`: 0.15 voxel and a fortieth of the thickness
 _STEP = 0.25 * _LENGTH  # of the table
 _RANGE = 25  # q values averaged
@@ -81,7 +82,7 @@ def look_up(table, thickness):
 
 def _position(thickness):
     """Coordinate in which the processes are even: the surface of a thick layer is less sharply on a plane."""
-    return np.log1p(thickness / 6)
+    return np.log1p(thickness / _GROWTH)
 
 
 def _correlation(x, y):

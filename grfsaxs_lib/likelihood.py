@@ -31,7 +31,8 @@ from .tables import collocation, look_up, nodes, sites
 _TABLE = (120, 14, 140)  # coefficients of the averaged curves along ln a, porosity, thickness
 _COARSE = (24, 6, 24)  # points of the deviations S
 _BANK = (5, 1, 5)  # every so many nodes of the table are in the bank
-_LOCAL = 60  # structures that give S at a place
+_LOCAL = {2: 0.1, 3: 0.025}  # share of the structures, the nearest, that give S at a place, for two and three outputs
+_LEAST_LOCAL = 25
 _SHRINKAGE = 0.1  # of the correlations R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
 _STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
@@ -382,6 +383,7 @@ def _scatter(emulator, edges, thickness):
     """Deviations S on a coarse grid, and the correlations R of all rests."""
     case, q, n = emulator.case, emulator.q, len(emulator.case.outputs)
     low, high = prior_limits(case)
+    count = max(round(_LOCAL[n] * len(emulator.structures)), _LEAST_LOCAL)
 
     def local(x):
         """(n_place, n_near, n_bin) ndarray: averaged rests of the structures nearest to places."""
@@ -390,7 +392,7 @@ def _scatter(emulator, edges, thickness):
         # Normalised to first order: what a rest adds to the invariant is common to all q.
         weights = np.exp(emulator.mean(parameters)) * q**2 * np.gradient(q)
         weights /= weights.sum(axis=1, keepdims=True)
-        rests = emulator.residuals(parameters, _LOCAL)[1]
+        rests = emulator.residuals(parameters, count)[1]
         return _average(rests - np.einsum("nkq,nq->nk", rests, weights)[..., np.newaxis], edges)
 
     def rms(x):
@@ -405,8 +407,8 @@ def _scatter(emulator, edges, thickness):
     if n == 3:
         even = np.linspace(-1, 1, thickness.shape[1])
         grid[:, 2] = np.clip(grid[:, 2], *(np.interp(grid[:, 1], even, bound) for bound in thickness))
-    deviation = _in_blocks(rms, grid).reshape(*coarse, -1)
-    rests = _in_blocks(standardised, to_coordinates(case, emulator.structures))
+    deviation = _in_blocks(rms, grid, 32).reshape(*coarse, -1)
+    rests = _in_blocks(standardised, to_coordinates(case, emulator.structures), 32)
     correlation = np.corrcoef(np.clip(rests, -_CLIP, _CLIP).T)
     return deviation, (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
 
@@ -421,8 +423,8 @@ def _grid(axes):
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
 
 
-def _in_blocks(function, places):
-    return np.concatenate([function(places[start : start + _BLOCK]) for start in range(0, len(places), _BLOCK)])
+def _in_blocks(function, places, size=_BLOCK):
+    return np.concatenate([function(places[start : start + size]) for start in range(0, len(places), size)])
 
 
 # -------------------------------------------------------------------------------------------------- sampling

@@ -1,6 +1,6 @@
 """House style and the plots that several notebooks draw; no files are read or written here.
 
-Every function draws on the Axes it is given and returns what it drew. Colours are those of
+Every function draws on the Axes it is given and, where that is one thing, returns what it drew. Colours are those of
 Okabe and Ito, told apart with every common colour vision; a figure is as wide as a column
 of the paper, so nothing shrinks in print. Matplotlib is imported on first use, not with
 the package.
@@ -231,7 +231,7 @@ def plot_estimates(ax, values, *, variable, truth, bins=25, **style):
     return counts, edges
 
 
-def plot_cases(axes, estimates, cases, **style):
+def plot_cases(axes, estimates, cases):
     """Scatter predicted against true values of several cases, a row of Axes each: figures 4 and 5.
 
     Parameters
@@ -240,15 +240,13 @@ def plot_cases(axes, estimates, cases, **style):
     estimates : dict of (str, str) to (array_like, array_like)
         Predicted and true values for each case and output.
     cases : sequence of Case
-    **style
-        Passed to `plot_predictions`.
     """
     for row, case in zip(axes, cases, strict=True):
         for ax, (output, limits) in zip(row, case.ranges.items(), strict=True):
             predicted, true = estimates[case.name, output]
             dense = len(true) > 5000
             look = {"markersize": 0.6, "alpha": 0.1} if dense else {"markersize": 3}
-            plot_predictions(ax, true, predicted, variable=output, limits=limits, **look, **style)
+            plot_predictions(ax, true, predicted, variable=output, limits=limits, **look)
         place = {"xycoords": "axes fraction", "rotation": 90, "va": "center", "ha": "right"}
         row[0].annotate(case.title, (-0.36, 0.5), **place)
     label_panels(axes)
@@ -306,14 +304,14 @@ def plot_reconstruction(axes, q, *, measured, curves, others, expected, planes, 
     voxel_size : float
         Voxel edge [nm].
     """
+    q, expected, (true, reconstructed) = np.asarray(q), np.asarray(expected), np.asarray(curves)
     blue, red = COLOURS["blue"], COLOURS["vermillion"]
     dots = {"linestyle": "none", "marker": ".", "markersize": 1, "alpha": 0.5, "rasterized": True}
     plot_curves(axes["A"], q, measured, color=blue, **dots)
-    for curve, colour, label in zip(curves, (blue, red), ("true structure", "reconstructed"), strict=True):
+    for curve, colour, label in ((true, blue, "true structure"), (reconstructed, red, "reconstructed")):
         plot_curves(axes["A"], q, curve, color=colour, linewidth=0.9, label=label)
     axes["A"].legend(loc="lower left")
     axes["A"].set(xlabel="", xticklabels=[])
-    true, reconstructed = curves
     axes["D"].fill_between(q, -2 * expected, 2 * expected, color="0.85", linewidth=0)
     axes["D"].semilogx(q, reconstructed / true - 1, color=red, linewidth=0.9)
     for other in others:

@@ -93,3 +93,28 @@ def simulate(
         if progress is not None:
             progress(1)
     return intensity
+
+
+def plane_and_curve(
+    grid, *, scaling_parameter, porosity, layer_fraction=0.0, seed, q=PAPER_Q, device="cpu", smoothing_sigma=2.0
+):
+    """Simulate one structure, to be looked at.
+
+    Parameters
+    ----------
+    grid, scaling_parameter, porosity, layer_fraction, seed, q, device, smoothing_sigma
+        As in `simulate`, for one structure.
+
+    Returns
+    -------
+    plane : (N, N) ndarray of uint8
+        Phases at the first z.
+    intensity : (n_q,) ndarray of float64
+        As `simulate` returns it.
+    """
+    field = gaussian_random_field(grid, scaling_parameter=scaling_parameter, seed=int(seed), device=device)
+    cut = {"porosity": porosity, "layer_fraction": layer_fraction, "smoothing_sigma": smoothing_sigma}
+    phases = phase_map(field, **cut, overwrite_field=True)
+    plane = phases[:, :, 0].copy()  # a view would keep the whole cube
+    plane = plane.get() if hasattr(plane, "get") else plane  # from the GPU
+    return plane, scattering_intensity(phases, grid, q)

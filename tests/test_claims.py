@@ -78,7 +78,7 @@ def test_case_study_is_in_the_claims():
         for way in ("", "emulated_"):
             assert BY_ID.loc[f"{way}case_study_mean_{name}", "paper_value"] == paper.CASE_STUDY_MEAN[name]
             assert BY_ID.loc[f"{way}case_study_sd_{name}", "paper_value"] == paper.CASE_STUDY_SD[name]
-        assert BY_ID.loc[f"fig7_prediction_{name}", "paper_value"] == paper.FIGURE_7_PREDICTION[name]
+            assert BY_ID.loc[f"{way}fig7_prediction_{name}", "paper_value"] == paper.FIGURE_7_PREDICTION[name]
     assert BY_ID.loc["case_study_curves", "paper_value"] == paper.CASE_STUDY_CURVES
 
 

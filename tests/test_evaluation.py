@@ -112,6 +112,9 @@ def test_bad_pairs_are_refused(function, pair):
         lambda: ev.binned(ev.mse, [1], [1], [1]),
         lambda: ev.binned(ev.mse, [1], [1], [1, 1]),
         lambda: ev.bootstrap_interval(ev.mse, [1], [1], level=1.0, seed=0),
+        lambda: ev.compare_curves(np.ones(10), np.ones(9)),
+        lambda: ev.compare_curves(np.ones(9), np.ones(9)),
+        lambda: ev.compare_curves(np.ones(10), np.zeros(10)),
     ],
 )
 def test_bad_arguments_are_refused(call):
@@ -126,3 +129,10 @@ def test_curves_are_compared_at_high_and_low_q():
     assert found["high_q_difference"] == pytest.approx(0.1)
     assert found["low_q_rms"] == pytest.approx(np.log(2)) and found["high_q_rms"] == pytest.approx(np.log(1.1))
     assert found["low_over_high_q"] == pytest.approx(np.log(2) / np.log(1.1))
+
+
+def test_the_least_mape_is_that_of_the_best_estimate():
+    draws = np.random.default_rng(0).lognormal(0, 0.5, (3, 101))
+    tried = np.linspace(0.3, 2, 3401)
+    errors = 100 * np.abs(tried[:, np.newaxis, np.newaxis] / draws - 1).mean(axis=2)
+    np.testing.assert_allclose(ev.least_mape(draws), errors.min(axis=0), rtol=1e-3)  # the step tried

@@ -47,5 +47,11 @@ def test_outliers_do_not_count(made_up):
 
 def test_look_up_is_linear_and_ends():
     table = np.arange(4.0)[:, np.newaxis] * np.ones(3)
-    thickness = 6 * np.expm1(lattice._STEP * np.array([0, 0.5, 2.25, 99]))
+    thickness = lattice._GROWTH * np.expm1(lattice._STEP * np.array([0, 0.5, 2.25, 99]))
     np.testing.assert_allclose(lattice.look_up(table, thickness)[:, 0], [0, 0.5, 2.25, 3], atol=2e-3)
+
+
+def test_the_length_grows_with_the_thickness():
+    thickness, h = np.array([0.0, 6.0, 20.0]), 1e-4
+    slope = (lattice._position(thickness + h) - lattice._position(thickness)) / h
+    np.testing.assert_allclose(lattice._LENGTH / slope, 0.15 + thickness / 40, rtol=1e-4)  # voxels

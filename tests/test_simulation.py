@@ -15,7 +15,7 @@ from grfsaxs_lib import backend
 from grfsaxs_lib.field import gaussian_random_field, mode_amplitudes, spectral_density
 from grfsaxs_lib.grid import Grid
 from grfsaxs_lib.scattering import average_shells, last_shell, scattering_intensity
-from grfsaxs_lib.simulation import simulate
+from grfsaxs_lib.simulation import plane_and_curve, simulate
 from grfsaxs_lib.structure import phase_map
 
 
@@ -191,13 +191,16 @@ Q = np.linspace(0.3, 3.0, 7)
 GOOD = {"scaling_parameter": 0.9, "porosity": 0.5, "layer_fraction": 0.2, "seed": 1, "q": Q, "smoothing_sigma": 1.0}
 
 
-def test_simulate_composes_the_three_steps(device):
+def test_simulate_composes_the_three_steps(device, to_host):
     field = gaussian_random_field(GRID, scaling_parameter=0.9, seed=1, device=device)
     phases = phase_map(field, porosity=0.5, layer_fraction=0.2, smoothing_sigma=1.0)
     expected = scattering_intensity(phases, GRID, Q, (0.1, 0.4, 0.8))
     found = simulate(GRID, **GOOD, device=device, densities=(0.1, 0.4, 0.8))
     assert found.shape == (7,) and found.dtype == np.float64
     np.testing.assert_array_equal(found, expected)
+    plane, curve = plane_and_curve(GRID, **GOOD, device=device)
+    np.testing.assert_array_equal(curve, simulate(GRID, **GOOD, device=device))
+    np.testing.assert_array_equal(plane, to_host(phases)[:, :, 0])
 
 
 def test_parameters_and_seeds_broadcast(device):
@@ -323,7 +326,7 @@ PEAK = """
 import re, warnings
 from pathlib import Path
 from grfsaxs_lib.grid import Grid
-from grfsaxs_lib.simulation import simulate
+from grfsaxs_lib.simulation import plane_and_curve, simulate
 warnings.simplefilter("ignore")
 def memory(kind):
     return int(re.search(kind + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
