@@ -45,7 +45,7 @@ TIERS = {
         n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
         tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 20_000],  # 11
         n_curves=1024, n_replicates_kept=500, learning_n_estimators=2000,  # 12
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 1536, 2560],  # 12
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 2560],  # 12
     ),
     "paper": dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
