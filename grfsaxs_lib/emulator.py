@@ -236,7 +236,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     Returns
     -------
     Emulator
-        1536 curves of two phases take half a minute on two cores, 2560 of three phases two to three minutes.
+        2048 curves of two phases take a minute on two cores, 2560 of three phases two to three minutes.
 
     Raises
     ------
