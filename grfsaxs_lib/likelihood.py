@@ -32,7 +32,8 @@ _TABLE = (120, 14, 140)  # coefficients of the averaged curves along ln a, poros
 _COARSE = (24, 6, 24)  # points of the deviations S
 _BANK = (5, 1, 5)  # every so many nodes of the table are in the bank
 _LOCAL = {2: 0.1, 3: 0.025}  # share of the structures, the nearest, that give S at a place, for two and three outputs
-_LEAST_LOCAL = 25
+_LEAST_LOCAL = 25  # of them
+_PLACES = 32  # at a time, of S: each takes all q of its structures
 _SHRINKAGE = 0.1  # of the correlations R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
 _STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
@@ -407,8 +408,8 @@ def _scatter(emulator, edges, thickness):
     if n == 3:
         even = np.linspace(-1, 1, thickness.shape[1])
         grid[:, 2] = np.clip(grid[:, 2], *(np.interp(grid[:, 1], even, bound) for bound in thickness))
-    deviation = _in_blocks(rms, grid, 32).reshape(*coarse, -1)
-    rests = _in_blocks(standardised, to_coordinates(case, emulator.structures), 32)
+    deviation = _in_blocks(rms, grid, _PLACES).reshape(*coarse, -1)
+    rests = _in_blocks(standardised, to_coordinates(case, emulator.structures), _PLACES)
     correlation = np.corrcoef(np.clip(rests, -_CLIP, _CLIP).T)
     return deviation, (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
 

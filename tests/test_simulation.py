@@ -326,7 +326,7 @@ PEAK = """
 import re, warnings
 from pathlib import Path
 from grfsaxs_lib.grid import Grid
-from grfsaxs_lib.simulation import plane_and_curve, simulate
+from grfsaxs_lib.simulation import simulate
 warnings.simplefilter("ignore")
 def memory(kind):
     return int(re.search(kind + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
