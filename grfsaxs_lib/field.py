@@ -44,7 +44,10 @@ def spectral_density(q, scaling_parameter):
     ndarray
         Not normalised.
     """
-    return (1 + (scaling_parameter * np.asarray(q)) ** 8) ** -2.0
+    return 1 / (1 + (scaling_parameter * np.asarray(q)) ** 8) ** 2
+
+
+_EQUATION_7 = spectral_density
 
 
 def check_seed(seed):
@@ -80,8 +83,12 @@ def mode_amplitudes(grid, scaling_parameter, spectral_density=spectral_density):
     ValueError
         If the density is not finite, negative, or zero everywhere.
     """
-    squares = np.arange(1, grid.shell_counts.size)
-    q = grid.q_spacing * np.sqrt(squares)
+    n_shell = grid.shell_counts.size
+    if spectral_density is _EQUATION_7:  # nothing beyond its cutoff, which is known, need be looked at
+        first = scaling_parameter * grid.q_spacing
+        reach = ((1 + first**8) / AMPLITUDE_CUTOFF) ** (1 / 8) / first
+        n_shell = min(n_shell, int(reach**2) + 2)
+    q = grid.q_spacing * np.sqrt(np.arange(1, n_shell))
     density = real_array(spectral_density(q, scaling_parameter))
     good = density is not None and density.shape == q.shape and np.isfinite(density).all()
     if not good or (density < 0).any() or not density.any():

@@ -6,7 +6,7 @@ from .backend import get_kernels
 from .field import check_seed, gaussian_random_field, spectral_density
 from .grid import PAPER_Q, check_grid, check_q
 from .parameters import check
-from .scattering import DENSITIES, check_densities, scattering_intensity
+from .scattering import DENSITIES, average_shells, check_densities, last_shell, scattering_intensity
 from .structure import check_cut, phase_map
 
 
@@ -62,7 +62,7 @@ def simulate(
         Before any structure is made; but for a layer too deep for the filter (see `phase_map`) and a spectral
         density that is none, which show only when their structure is made.
     """
-    get_kernels(device)
+    kernels = get_kernels(device)
     q = check_q(q, check_grid(grid))
     densities = check_densities(densities)
     porosity, layer_fraction, smoothing_sigma = check_cut(porosity, layer_fraction, smoothing_sigma, grid.size)
@@ -72,7 +72,7 @@ def simulate(
         check("scaling_parameter", scaling_parameter), porosity, layer_fraction, seeds
     )
     intensity = np.empty((*a.shape, q.size))
-    field = None
+    field = before = None
     for index in np.ndindex(a.shape):
         field = gaussian_random_field(
             grid,
@@ -82,6 +82,8 @@ def simulate(
             spectral_density=spectral_density,
             out=field,
         )
+        if before is not None:  # averaged while a GPU draws this field
+            intensity[before] = average_shells(sums, grid, q)
         phases = phase_map(
             field,
             porosity=epsilon[index],
@@ -89,9 +91,11 @@ def simulate(
             smoothing_sigma=smoothing_sigma,
             overwrite_field=True,
         )
-        intensity[index] = scattering_intensity(phases, grid, q, densities)
+        sums, before = kernels.shell_sums(phases, densities, last_shell(grid, q)), index
         if progress is not None:
             progress(1)
+    if before is not None:
+        intensity[before] = average_shells(sums, grid, q)
     return intensity
 
 
