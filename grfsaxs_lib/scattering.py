@@ -120,4 +120,4 @@ def scattering_intensity(phases, grid, q=PAPER_Q, densities=DENSITIES):
         )
     if int(phases.max()) > 2:
         raise ValueError(f"phases must be 0 (pore), 1 (layer) or 2 (solid); got {int(phases.max())}")
-    return average_shells(kernels_of(phases).shell_sums(phases, densities, last_shell(grid, q)), grid, q)
+    return average_shells(kernels_of(phases).shell_sums(phases, densities, last_shell(grid, q))(), grid, q)

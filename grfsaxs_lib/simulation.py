@@ -72,7 +72,7 @@ def simulate(
         check("scaling_parameter", scaling_parameter), porosity, layer_fraction, seeds
     )
     intensity = np.empty((*a.shape, q.size))
-    field = before = None
+    field = sums = before = None
     for index in np.ndindex(a.shape):
         field = gaussian_random_field(
             grid,
@@ -83,7 +83,7 @@ def simulate(
             out=field,
         )
         if before is not None:  # averaged while a GPU draws this field
-            intensity[before] = average_shells(sums, grid, q)
+            intensity[before] = average_shells(sums(), grid, q)
         phases = phase_map(
             field,
             porosity=epsilon[index],
@@ -95,7 +95,7 @@ def simulate(
         if progress is not None:
             progress(1)
     if before is not None:
-        intensity[before] = average_shells(sums, grid, q)
+        intensity[before] = average_shells(sums(), grid, q)
     return intensity
 
 

@@ -23,6 +23,7 @@
 struct uchar2 { unsigned char x, y; };
 struct alignas(4) uchar4 { unsigned char x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct uint3 { unsigned x, y, z; };
 inline uint3 threadIdx, blockIdx, blockDim, gridDim;
 using std::fma;

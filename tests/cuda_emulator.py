@@ -100,8 +100,13 @@ class ndarray:  # noqa: N801, CuPy's name
     def __array__(self, *args, **kwargs):
         raise TypeError("an array on the device does not become a NumPy array unasked")
 
+    nbytes = property(lambda self: self._host.nbytes)
+
     def copy(self):
         return asarray(self._host)
+
+    def get(self, *, out, blocking):
+        out[...] = self._host
 
     def max(self):
         return self._host.max()
@@ -243,7 +248,12 @@ class PlanNd:
 cufft = types.SimpleNamespace(
     PlanNd=PlanNd, CUFFT_C2C=0x29, CUFFT_R2C=0x2A, CUFFT_C2R=0x2C, CUFFT_FORWARD=-1, CUFFT_INVERSE=1
 )
-cuda = types.SimpleNamespace(cufft=cufft, runtime=types.SimpleNamespace(getDevice=lambda: 0))
+cuda = types.SimpleNamespace(
+    cufft=cufft,
+    runtime=types.SimpleNamespace(getDevice=lambda: 0),
+    alloc_pinned_memory=bytearray,
+    Event=lambda: types.SimpleNamespace(record=lambda: None, synchronize=lambda: None),
+)
 
 
 def load_kernels():

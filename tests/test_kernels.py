@@ -267,7 +267,7 @@ def test_smoothing_some_planes_only(kernels, to_device, to_host, dtype):
 def test_shell_sums_against_a_dense_transform(kernels, to_device, size, reach):
     max_square = 3 * (size // 2) ** 2 if reach == "all" else int((reach * size / 2) ** 2)
     phases, densities = random_phases(size), (0.0, 0.65, 1.0)
-    sums = kernels.shell_sums(to_device(phases), densities, max_square)
+    sums = kernels.shell_sums(to_device(phases), densities, max_square)()
     assert type(sums) is np.ndarray and sums.dtype == np.float64 and sums.shape == (max_square + 1,)
     expected = dense_shell_sums(phases, densities, max_square)
     # Each |F|^2 is rounded at float32, ten units, of the mean |F|^2 of this white sample.
@@ -277,7 +277,7 @@ def test_shell_sums_against_a_dense_transform(kernels, to_device, size, reach):
 @pytest.mark.parametrize("size", [8, 24, 30])
 def test_parseval_over_all_modes(kernels, to_device, size):
     phases, densities = random_phases(size, seed=1), np.array([-2.0, 0.5, 3.0])
-    sums = kernels.shell_sums(to_device(phases), tuple(densities), 3 * (size // 2) ** 2)
+    sums = kernels.shell_sums(to_device(phases), tuple(densities), 3 * (size // 2) ** 2)()
     # The three densities are rounded to float32, so is each pass of the FFT; other errors average out.
     assert sums.sum() == pytest.approx(size**6 * densities[phases].var(), rel=4 * SINGLE)
     assert sums[0] <= (SINGLE * size**3) ** 2  # the mean is taken out
@@ -304,7 +304,7 @@ for threads in (1, 2, 3, 5):
             for array in (smoothed, np.array([lower, upper]), phases):
                 digest.update(array)
         for max_square in (30, 3 * (size // 2) ** 2):
-            digest.update(cpu.shell_sums(phases, (0.0, 0.65, 1.0), max_square))
+            digest.update(cpu.shell_sums(phases, (0.0, 0.65, 1.0), max_square)())
     print(digest.hexdigest())
 """
 

@@ -94,7 +94,7 @@ def test_a_single_plane_wave(device, kernels, to_device, axis):
     shape = [1, 1, 1]
     shape[axis] = 16
     phases = np.broadcast_to(np.tile(np.array([0, 1, 2, 1], np.uint8), 4).reshape(shape), (16,) * 3).copy()
-    sums = kernels.shell_sums(to_device(phases), (0.0, 0.5, 1.0), 3 * 8**2)
+    sums = kernels.shell_sums(to_device(phases), (0.0, 0.5, 1.0), 3 * 8**2)()
     expected = np.zeros(sums.size)
     expected[4**2] = 2 * (16**3 / 4) ** 2
     np.testing.assert_allclose(sums, expected, rtol=4 * SINGLE, atol=4 * SINGLE**2 * expected.max())
@@ -115,7 +115,7 @@ def test_flat_slabs(kernels, to_device, period):
     size = 32
     phases = np.zeros((size,) * 3, np.uint8)
     phases[np.arange(size) % period < period // 2] = 2
-    sums = kernels.shell_sums(to_device(phases), DENSITIES, (size // 2) ** 2)
+    sums = kernels.shell_sums(to_device(phases), DENSITIES, (size // 2) ** 2)()
     expected = np.zeros(sums.size)
     for n in range(1, period // 2 + 1):
         two_sides = 1 if n == period // 2 else 2

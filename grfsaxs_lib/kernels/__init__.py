@@ -29,5 +29,6 @@ as its Fourier transform.
 ``shell_sums(phases, densities, max_square)``
     Sum of :math:`|F|^2` over all modes of the full cube on each shell
     ``i*i + j*j + k*k <= max_square``, where F is the unnormalised forward DFT of
-    ``densities[phases]`` less its mean. -> (max_square + 1,) float64, on the host
+    ``densities[phases]`` less its mean. -> function without arguments that waits for the device and returns
+    (max_square + 1,) float64 on the host
 """

@@ -1,16 +1,17 @@
 """The kernels on an NVIDIA GPU: CUDA through CuPy for element-wise work, cuFFT for the Fourier transforms.
 
 Everything runs on the current stream, and nothing but order statistics and shell sums comes back to the host.
-What is kept between calls: the compiled modules and the plans of the transforms.
+What is kept between calls: the compiled modules, the plans of the transforms and the tables of the filters.
 
 Memory at 512^3 in MiB, counted by tests/test_gpu.py: the field takes 512 and the caller keeps it. Beside it the
-columns of the spectrum (384 for a = 0.8 nm, the largest), its rows (448) and the rows of some planes (32) make the
-field; the indicator (128), the smoothed one in double precision (1024) and what lies inside two brackets (81) make
-the cut; and the phases (128) with rows (256) and columns (128) of the spectrum up to q = 3 nm^-1 make the curve. The
-plans hold 120 if cuFFT wants as much again as it transforms. Never more than 1930 are in use, and all of this
-together, could the pool use no block twice, makes 3300.
+columns of the spectrum (384 for a = 0.8 nm, the largest), its rows (448) and the rows of some planes (128) make the
+field; the indicator (128), its bits (21), the smoothed one in double precision (1024) and what lies inside two
+brackets (80) make the cut; and the phases (128) with rows (256) and columns (128) of the spectrum up to q = 3 nm^-1
+make the curve. The plans hold 660 if cuFFT wants as much again as it transforms. Never more than 2420 are in use, and
+all of this together, could the pool use no block twice, makes 3800.
 
-Not yet run on a GPU: the tests compile the kernels for one and run all of this in emulation (tests/test_gpu.py).
+tests/golden_gpu.npz holds what an H200 made of some seeds. The tests compare the CPU with it, compile the kernels and
+run all of this in emulation where there is no GPU (tests/test_gpu.py).
 """
 
 import functools
@@ -21,28 +22,29 @@ import cupy
 import numpy as np
 from cupy.cuda import cufft
 
-_OPTIONS = ("--std=c++17", "-ftz=false", "-fmad=false")
+# CuPy adds -ftz=true: subnormal float32 count as zero, far below any threshold that is trusted in float32.
+_OPTIONS = ("--std=c++17", "-fmad=false")
 _THREADS = 256
-# Lines that are transformed in one go: with their length, 32 MiB of complex64, which a second-level cache can hold.
-# Their number is a power of two, so that a few plans serve every end of the spectrum.
+# Lines that are transformed in one go: with their length, 32 MiB of complex64. Their number is a power of two, so that
+# a few plans serve every end of the spectrum.
 _BLOCK = 2**22
-# Voxels of the planes that are transformed along their rows in one go, 32 MiB as well.
-_PLANES = 2**23
+# Voxels of the planes that are transformed along their rows in one go, 128 MiB.
+_PLANES = 2**25
 # Order statistics: a key is resolved by its bits from `above` down to `shift`, eleven at a time. Each rank is
 # bracketed by about so many samples, by this many standard deviations of independent ones on both sides; for few
 # values a bracket does not pay.
 _DIGITS = [(64, 53), (53, 42), (42, 31), (31, 20), (20, 9), (9, 0)]
+_BRACKET_DIGITS = 2  # are enough for the ends of a bracket: 13 bits after those of sign and exponent
 _SAMPLES = 2**18
 _MARGIN = 8
 _BRACKETED = 2**15
 _GOLDEN = 0.618
 # Blocks of a kernel that goes on until all is done: a few on each multiprocessor.
 _FILL = 1024
-# Planes that a thread and a block filter along z, and the voxels of those that then go through y and x together.
-_UNROLL = 7
-_RUN = 4 * _UNROLL
-_SLAB = 2**24
-_ROW_THREADS = 320  # of a block that filters rows, each in threads of its own
+_UNROLL = 8  # neighbouring voxels that a thread filters
+_WIDTH, _PITCH = 64, 72  # bytes of neighbouring lines that are filtered together, in global and in shared memory
+_PART = 256  # voxels of a column that a block filters; a multiple of those of a thread
+_SLAB = 2**27  # voxels of the planes that are filtered along all axes before the next ones are
 _STATIC_SHARED = 48 * 1024  # more has to be asked for
 
 
@@ -152,7 +154,7 @@ def gaussian_random_field(size, amplitude, seed, out=None):
     length = size // 2 + 1
     for slab in slabs:
         n_row = (slab.stop - slab.start) * size
-        grid = (_blocks(n_row * length),)
+        grid = (_blocks(n_row * length, 4 * _THREADS),)
         _launch("fill_rows", grid, along_y, _shift(along_y), rows, n_row, slab.start, size, depth)
         _transform(cufft.CUFFT_C2R, rows, field[slab], cufft.CUFFT_INVERSE, size, 1, length, size, n_row)
     return field
@@ -217,13 +219,13 @@ def order_statistics(values, ranks):
         both = np.concatenate([brackets.ravel(), searches])
         both = cupy.asarray(both.view(np.uint64).reshape(-1, 8))
         brackets, searches = both[: brackets.size], both[brackets.size :]
-        # The first digits, 33 bits, are enough for a bracket.
-        _select(brackets, n_sample, _DIGITS[:3], dtype)
-        kept = cupy.empty((len(wanted), min(n, int(2 * share * n))), dtype)
+        _select(brackets, n_sample, _DIGITS[:_BRACKET_DIGITS], dtype)
         grid = (min(_blocks(n, 16 * _THREADS), _FILL), _blocks(len(wanted), 2))
+        segment = _blocks(min(n, int(2 * share * n)), grid[0])
+        kept = cupy.empty((len(wanted), grid[0] * segment), dtype)
         _launch(
-            "search_brackets", grid, values, np.uint64(n), brackets, searches, len(wanted), np.uint64(2**31 - 1),
-            kept, np.uint64(kept.shape[1]), dtype=dtype,
+            "search_brackets", grid, values, np.uint64(n), brackets, searches, len(wanted),
+            np.uint64(2 ** _DIGITS[_BRACKET_DIGITS][0] - 1), kept, segment, dtype=dtype,
         )  # fmt: skip
     _select(searches, n, digits, dtype)
     keys = cupy.asnumpy(searches).view(_SEARCH)["key"]
@@ -246,36 +248,61 @@ def binarise(values, threshold):
     return classify(values, threshold, math.inf)
 
 
-def smooth(binary, taps, planes=None, out=None):
-    """Along z for runs of planes, then along y and x in place, a slab of planes after the other.
+@functools.lru_cache(maxsize=32)
+def _filter(device, taps, dtype, size):
+    """What the filters need of the right half of a kernel: tables for z, and taps for y and x, on the device.
 
-    A slab is small enough for the second-level cache to hold it from one filter to the next, and every block loads
-    the lines it filters once; so the memory need give the indicator and take the result little more than once.
+    The table of a chunk says for all 256 values of eight neighbouring bits what they add to a voxel.
+    """
+    taps = np.frombuffer(taps, dtype)
+    both = np.concatenate([taps[:0:-1], taps]).astype(np.float64)
+    chunks = np.append(both, np.zeros(-both.size % 8)).reshape(-1, 8)
+    bits = np.arange(256)[:, None] >> np.arange(8) & 1
+    table = chunks @ bits.T
+    if taps.size > size // 2:  # beyond half the box they come around: add them where they meet others
+        around = np.zeros(size)
+        np.add.at(around, np.arange(1 - taps.size, taps.size) % size, both)
+        taps = around[: size // 2 + 1]
+        taps[-1] /= 2  # is added from both sides
+    taps = np.append(taps, np.zeros(max(5 - taps.size, -(taps.size - 1) % 4)))  # added four by four
+    return cupy.asarray(table, dtype), cupy.asarray(taps, dtype)
+
+
+@functools.lru_cache(maxsize=32)
+def _planes(device, planes):
+    return cupy.asarray(planes, np.int32)
+
+
+def smooth(binary, taps, planes=None, out=None):
+    """Along z and y, then along x in place, a slab of planes after the other.
+
+    Along z the voxels are bits, and eight of them at a time are looked up. A slab is small enough for the
+    second-level cache to hold it from one filter to the next.
     """
     binary, size, dtype = _aligned(binary), len(binary), taps.dtype
-    taps = np.append(taps, np.zeros(-(taps.size - 1) % 4, dtype))  # they are added four by four
-    radius, taps = taps.size - 1, cupy.asarray(taps)
-    run, starts = (_RUN, np.arange(0, size, _RUN)) if planes is None else (1, np.asarray(planes))
-    n_plane, starts = size if planes is None else starts.size, cupy.asarray(starts, np.int32)
-    out = cupy.empty((n_plane, size, size), dtype) if out is None else out
+    reach = taps.size - 1
+    table, taps = _filter(cupy.cuda.runtime.getDevice(), taps.tobytes(), dtype, size)
+    planes = _planes(cupy.cuda.runtime.getDevice(), tuple(range(size) if planes is None else planes))
+    out = cupy.empty((planes.size, size, size), dtype) if out is None else out
 
-    width, chunks = 64 // dtype.itemsize, _blocks(size, _UNROLL)
-    threads = max(32, _blocks(run, _UNROLL) * width)
-    reach = min(size, _blocks(run, _UNROLL) * _UNROLL + 2 * radius) + 3
-    rows = max(1, _ROW_THREADS // chunks)
-    step = max(1, _SLAB // size**2 // run) * run
-    for first in range(0, n_plane, step):
+    columns = size * size // 4
+    words = cupy.empty(((size + 2 * reach) // 32 + 2, 4 * columns), np.uint32)
+    _launch("pack_planes", (_blocks(columns), len(words)), binary, words, reach, size, columns)
+
+    width, radius = _WIDTH // dtype.itemsize, taps.size - 1
+    part = min(_PART, _blocks(size, _UNROLL) * _UNROLL)
+    length = _blocks(size, _UNROLL) * _UNROLL
+    step = max(1, _SLAB // size**2)
+    for first in range(0, planes.size, step):
         slab = out[first : first + step]
-        n = len(slab)
-        grid = (_blocks(size * size, width), _blocks(n, run))
         _launch(
-            "filter_z", grid, binary, slab, taps, radius, size, starts[first // run :], run, n,
-            threads=threads, shared=reach * 64, dtype=dtype,
+            "filter_zy", (_blocks(size, width) * _blocks(size, part), len(slab)), words, table, len(table),
+            planes[first:], slab, taps, radius, size, part, shared=(part + 2 * radius) * _PITCH, dtype=dtype,
         )  # fmt: skip
-        _launch("filter_y", (_blocks(size, width), n), slab, taps, radius, size, shared=(size + 3) * 64, dtype=dtype)
+        n_row = len(slab) * size
         _launch(
-            "filter_x", (_blocks(n * size, rows),), slab, taps, radius, size, rows, n * size,
-            threads=rows * chunks, shared=rows * (size + 3) * dtype.itemsize, dtype=dtype,
+            "filter_x", (_blocks(n_row, width),), slab, taps, radius, size, length, n_row,
+            shared=(length + 2 * radius) * _PITCH, dtype=dtype,
         )  # fmt: skip
     return out
 
@@ -299,9 +326,9 @@ def shell_sums(phases, densities, max_square):
     length = size // 2 + 1
     for slab in slabs:
         n_row = (slab.stop - slab.start) * size
-        _launch("look_up", (_blocks(n_row * (size // 2)),), phases[slab], n_row, size, table, rows)
+        _launch("look_up", (_blocks(n_row * (size // 2), 4 * _THREADS),), phases[slab], n_row, size, table, rows)
         _transform(cufft.CUFFT_R2C, rows, rows, cufft.CUFFT_FORWARD, size, 1, 2 * length, length, n_row)
-        grid = (_blocks(n_row * depth),)
+        grid = (_blocks(n_row * depth, 4 * _THREADS),)
         _launch("keep_rows", grid, rows, n_row, slab.start, along_y, _shift(along_y), size, depth)
     _transform_lines(along_y, cufft.CUFFT_FORWARD)
     along_z = _lines(columns * depth, size)
@@ -313,5 +340,14 @@ def shell_sums(phases, densities, max_square):
     _transform_lines(along_z, cufft.CUFFT_FORWARD)
     grid = (_blocks((columns // 2 + 1) * depth), length)
     _launch("add_to_shells", grid, along_z, shift, size, columns, depth, unit, sums, n_shell)
-    sums = cupy.asnumpy(sums)
-    return sums[:-1] * sums[-1:].view(np.float64)
+    # What is queued from here on does not hold up the copy.
+    host = np.frombuffer(cupy.cuda.alloc_pinned_memory(sums.nbytes), np.uint64, sums.size)
+    sums.get(out=host, blocking=False)
+    copied = cupy.cuda.Event()
+    copied.record()
+
+    def read():
+        copied.synchronize()
+        return host[:-1] * host[-1:].view(np.float64)
+
+    return read

@@ -5,8 +5,10 @@
 typedef REAL real;
 typedef unsigned long long u64;
 
-const int UNROLL = 7;                 // voxels a thread filters: odd, so that its neighbours use other memory banks
-const int WIDTH = 64 / sizeof(real);  // columns of a panel: 64 bytes, two sectors of a cache line
+// The first three are those of gpu.py, there in bytes.
+const int UNROLL = 8;                 // neighbouring voxels a thread filters
+const int WIDTH = 64 / sizeof(real);  // lines filtered side by side: 64 bytes, two sectors of a cache line
+const int PITCH = 72 / sizeof(real);  // of their elements in shared memory, so that the threads use all banks
 const int BINS = 2048;                // of the radix select: digits of eleven bits
 const int THREADS = 256;              // of the kernels that share counts
 
@@ -63,6 +65,11 @@ __device__ u64 place(int line, int e, int n, int shift) {
     return (((u64)(line >> shift) * n + e) << shift) + (line & ((1 << shift) - 1));
 }
 
+// Four elements a thread: enough loads under way to wait for the memory as little as may be.
+#define FOUR_TIMES(e) \
+    _Pragma("unroll") for (int turn = 0, e = 4 * blockIdx.x * blockDim.x + threadIdx.x; turn < 4; \
+                           ++turn, e += blockDim.x)
+
 // Signed wave number at a position of an axis in FFT order that keeps `count` wave numbers.
 __device__ int wave_number(int position, int count) { return position < (count + 1) / 2 ? position : position - count; }
 
@@ -107,29 +114,39 @@ extern "C" __global__ void rows_to_columns(
 // with zeros each time, since a transform to real numbers may use its input as scratch memory.
 extern "C" __global__ void fill_rows(
     const float2* along_y, int shift_y, float2* rows, int n_row, int first, int size, int depth) {
-    const int length = size / 2 + 1, e = blockIdx.x * blockDim.x + threadIdx.x, row = e / length, k = e % length;
-    if (row >= n_row) return;
-    const int z = first + row / size, y = row % size;
-    rows[e] = k < depth ? along_y[place(z * depth + k, y, size, shift_y)] : float2{0.0f, 0.0f};
+    const int length = size / 2 + 1;
+    FOUR_TIMES(e) {
+        const int row = e / length, k = e % length, z = first + row / size, y = row % size;
+        if (row < n_row) rows[e] = k < depth ? along_y[place(z * depth + k, y, size, shift_y)] : float2{0.0f, 0.0f};
+    }
 }
 
 extern "C" __global__ void keep_rows(
     const float2* rows, int n_row, int first, float2* along_y, int shift_y, int size, int depth) {
-    const int e = blockIdx.x * blockDim.x + threadIdx.x, row = e / depth, k = e % depth;
-    if (row >= n_row) return;
-    const int z = first + row / size, y = row % size;
-    along_y[place(z * depth + k, y, size, shift_y)] = rows[(u64)row * (size / 2 + 1) + k];
+    FOUR_TIMES(e) {
+        const int row = e / depth, k = e % depth, z = first + row / size, y = row % size;
+        if (row < n_row) along_y[place(z * depth + k, y, size, shift_y)] = rows[(u64)row * (size / 2 + 1) + k];
+    }
 }
 
 // Order statistics and thresholds ----------------------------------------------------------------------
 
 struct alignas(16) Pack { real v[16 / sizeof(real)]; };
 
-__device__ u64 key_of_bits(unsigned bits) { return (u64)(bits >> 31 ? ~bits : bits | 1u << 31) << 32; }
-__device__ u64 key_of_bits(u64 bits) { return bits >> 63 ? ~bits : bits | 1ull << 63; }
-// Keys are ordered as the numbers are, from the top bit down.
-__device__ u64 key_of(float value) { return key_of_bits(__float_as_uint(value)); }
-__device__ u64 key_of(double value) { return key_of_bits((u64)__double_as_longlong(value)); }
+// Keys are ordered as the numbers are, -0 before 0. They are compared instead of these, since CuPy compiles so that
+// subnormal numbers count as zero.
+__device__ unsigned key_of(float value) {
+    const unsigned bits = __float_as_uint(value);
+    return bits >> 31 ? ~bits : bits | 1u << 31;
+}
+__device__ u64 key_of(double value) {
+    const u64 bits = __double_as_longlong(value);
+    return bits >> 63 ? ~bits : bits | 1ull << 63;
+}
+typedef decltype(key_of(real())) Key;
+const int UNUSED = 64 - 8 * sizeof(Key);  // low bits of the 64 that searches have
+
+__device__ real not_a_number() { return (real)__longlong_as_double(0x7fffffffffffffffll); }
 
 // Four elements from i on, in loads of 16 bytes; NaN, whose key is above all, beyond the end.
 __device__ void load4(const real* values, u64 i, u64 n, real (&v)[4]) {
@@ -140,7 +157,7 @@ __device__ void load4(const real* values, u64 i, u64 n, real (&v)[4]) {
             for (int q = 0; q < packed; ++q) v[p * packed + q] = pack.v[q];
         }
     } else {
-        for (int q = 0; q < 4; ++q) v[q] = i + q < n ? values[i + q] : (real)__longlong_as_double(0x7fffffffffffffffll);
+        for (int q = 0; q < 4; ++q) v[q] = i + q < n ? values[i + q] : not_a_number();
     }
 }
 
@@ -170,7 +187,7 @@ extern "C" __global__ void __launch_bounds__(256) select_digit(
     for (int bin = threadIdx.x; bin < BINS; bin += THREADS) count[bin] = 0;
     __syncthreads();
     for (u64 i = (u64)blockIdx.x * THREADS + threadIdx.x; i < n; i += (u64)gridDim.x * THREADS) {
-        const u64 candidate = key_of(search->data[i * step]);
+        const u64 candidate = (u64)key_of(search->data[i * step]) << UNUSED;
         if (above == 64 || candidate >> above == key >> above) atomicAdd(&count[candidate >> shift & (BINS - 1)], 1u);
     }
     __syncthreads();
@@ -201,62 +218,68 @@ extern "C" __global__ void __launch_bounds__(256) select_digit(
 }
 
 // One pass over all values for two searches at a time: count what is below and what equals the lower end of each
-// bracket, keep what is inside. The last block then aims the search at what was kept, or, where the rank is not in
-// the bracket or too much was inside, at all values.
+// bracket, keep what is inside. Each block has a segment to itself and fills it up with NaN, so that what is kept does
+// not depend on the order of blocks, but for its own. The last block then aims the search at what was kept, or, where
+// the rank is not in the bracket or too much was inside, at all values.
 extern "C" __global__ void __launch_bounds__(256) search_brackets(
     const real* values, u64 n, const Search* brackets, Search* searches, int n_search, u64 unresolved, real* kept,
-    u64 capacity) {
-    const int loads = 4;
+    int segment) {
+    const int loads = 16 / sizeof(real);
+    const u64 too_many = 1ull << 62;
     __shared__ unsigned inside[2], total[4];
-    __shared__ u64 base[2];
     const int first = 2 * blockIdx.y;
-    u64 lower[2], upper[2];
+    const bool two = first + 1 < n_search;
+    Key lower[2], upper[2];
     unsigned below[2] = {0, 0}, equal[2] = {0, 0};
+    real* mine[2];
+#pragma unroll
     for (int s = 0; s < 2; ++s) {
-        const int b = 2 * min(first + s, n_search - 1);
-        lower[s] = brackets[b].key;
-        upper[s] = first + s < n_search ? brackets[b + 1].key | unresolved : 0;
+        const int search = min(first + s, n_search - 1);
+        lower[s] = (Key)(brackets[2 * search].key >> UNUSED);
+        upper[s] = (Key)((brackets[2 * search + 1].key | unresolved) >> UNUSED);
+        mine[s] = kept + ((u64)search * gridDim.x + blockIdx.x) * segment;
     }
     if (threadIdx.x < 4) total[threadIdx.x] = 0;
     if (threadIdx.x < 2) inside[threadIdx.x] = 0;
     __syncthreads();
     for (u64 tile = blockIdx.x; tile * (4 * loads * THREADS) < n; tile += gridDim.x) {
         real v[loads][4];
-        unsigned mask[2] = {0, 0}, offset[2] = {0, 0};
         for (int a = 0; a < loads; ++a) load4(values, ((tile * loads + a) * THREADS + threadIdx.x) * 4, n, v[a]);
+#pragma unroll
         for (int s = 0; s < 2; ++s) {
+            if (s == 1 && !two) break;
+            unsigned mask = 0;
             for (int a = 0; a < loads; ++a)
                 for (int q = 0; q < 4; ++q) {
-                    const u64 key = key_of(v[a][q]);
+                    const Key key = key_of(v[a][q]);
                     below[s] += key < lower[s];
                     equal[s] += key == lower[s];
-                    mask[s] |= (unsigned)(lower[s] < key && key <= upper[s]) << (4 * a + q);
+                    mask |= (unsigned)(lower[s] < key && key <= upper[s]) << (4 * a + q);
                 }
-            if (mask[s]) offset[s] = atomicAdd(&inside[s], (unsigned)__popc(mask[s]));
-        }
-        __syncthreads();
-        if (threadIdx.x < 2 && inside[threadIdx.x]) {
-            base[threadIdx.x] = atomicAdd(&searches[first + threadIdx.x].n, (u64)inside[threadIdx.x]);
-            inside[threadIdx.x] = 0;
-        }
-        __syncthreads();
-        for (int s = 0; s < 2; ++s)
+            if (mask == 0) continue;
+            unsigned slot = atomicAdd(&inside[s], (unsigned)__popc(mask));
             for (int a = 0; a < loads; ++a)
                 for (int q = 0; q < 4; ++q)
-                    if (mask[s] >> (4 * a + q) & 1) {
-                        const u64 slot = base[s] + offset[s]++;
-                        if (slot < capacity) kept[(first + s) * capacity + slot] = v[a][q];
+                    if (mask >> (4 * a + q) & 1) {
+                        if (slot < segment) mine[s][slot] = v[a][q];
+                        ++slot;
                     }
+        }
     }
     for (int s = 0; s < 2; ++s) {
         atomicAdd(&total[2 * s], below[s]);
         atomicAdd(&total[2 * s + 1], equal[s]);
     }
     __syncthreads();
-    const bool counts = threadIdx.x < 4 && first + threadIdx.x / 2 < n_search;
-    if (counts) {
-        Search* search = searches + first + threadIdx.x / 2;
-        atomicAdd(threadIdx.x % 2 ? &search->equal : &search->below, (u64)total[threadIdx.x]);
+#pragma unroll
+    for (int s = 0; s < 2; ++s)
+        if (s == 0 || two)
+            for (int slot = inside[s] + threadIdx.x; slot < segment; slot += THREADS) mine[s][slot] = not_a_number();
+    if (threadIdx.x < 2 && first + threadIdx.x < n_search) {
+        Search* search = searches + first + threadIdx.x;
+        atomicAdd(&search->below, (u64)total[2 * threadIdx.x]);
+        atomicAdd(&search->equal, (u64)total[2 * threadIdx.x + 1]);
+        atomicAdd(&search->n, inside[threadIdx.x] > segment ? too_many : (u64)inside[threadIdx.x]);
     }
     if (!last_block(&searches[first].finished) || threadIdx.x >= 2 || first + threadIdx.x >= n_search) return;
     volatile Search* search = searches + first + threadIdx.x;
@@ -266,13 +289,20 @@ extern "C" __global__ void __launch_bounds__(256) search_brackets(
     if (least < rank && rank <= up_to_lower) {
         search->key = brackets[2 * (first + threadIdx.x)].key;
         search->n = 0;
-    } else if (up_to_lower < rank && rank <= up_to_lower + n_inside && n_inside <= capacity) {
-        search->data = kept + (first + threadIdx.x) * capacity;
+    } else if (up_to_lower < rank && rank <= up_to_lower + n_inside && n_inside < too_many) {
+        search->data = kept + (u64)(first + threadIdx.x) * gridDim.x * segment;
+        search->n = (u64)gridDim.x * segment;
         search->rank = rank - up_to_lower;
     } else {
         search->data = values;
         search->n = n;
     }
+}
+
+// The key that those of larger numbers exceed.
+__device__ Key threshold(real value) {
+    const Key key = key_of(value);
+    return key + (key_of((real)-0.0) == key);  // 0 is no larger than -0
 }
 
 extern "C" __global__ void classify(const real* values, u64 n, real lower, real upper, unsigned char* out) {
@@ -281,7 +311,8 @@ extern "C" __global__ void classify(const real* values, u64 n, real lower, real 
     real v[4];
     load4(values, i, n, v);
     unsigned char phase[4];
-    for (int q = 0; q < 4; ++q) phase[q] = (v[q] > lower) + (v[q] > upper);
+    const Key first = threshold(lower), second = threshold(upper);
+    for (int q = 0; q < 4; ++q) phase[q] = (key_of(v[q]) > first) + (key_of(v[q]) > second);
     if (i + 4 <= n) {
         *reinterpret_cast<uchar4*>(out + i) = uchar4{phase[0], phase[1], phase[2], phase[3]};
     } else {
@@ -291,96 +322,135 @@ extern "C" __global__ void classify(const real* values, u64 n, real lower, real 
 
 // Smoothing --------------------------------------------------------------------------------------------
 
-// sum[u] = sum over t of taps[|t|] line[centre + u + t], periodic, in the order of cpu.py: four taps at a time, from
-// both sides. What four taps need of either side moves through registers, so that each element is loaded once a side.
-// The line repeats its first three elements after its last, and `radius` is a multiple of four.
-template <int PITCH>
-__device__ void filter(const real* line, int period, int centre, const real* taps, int radius, real (&sum)[UNROLL]) {
-    real before[UNROLL + 3], after[UNROLL + 3], v[UNROLL + 8];
-    int low = centre < 4 ? centre - 4 + period : centre - 4, high = low;
-    for (int j = 0; j < UNROLL + 8; ++j) {
-        v[j] = line[high * PITCH];
-        if (++high == period) high = 0;
+// The indicator in bits, 32 planes a word: bit b of word w of a column (y, x) is plane 32 w + b - radius, periodic,
+// so that no window of bits wraps around. Four columns a thread.
+extern "C" __global__ void pack_planes(const uchar4* binary, uint4* words, int radius, int size, int columns) {
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, word = blockIdx.y;
+    if (column >= columns) return;
+    int plane = (32 * word - radius) % size;
+    if (plane < 0) plane += size;
+    uint4 bits = {0, 0, 0, 0};
+#pragma unroll
+    for (int b = 0; b < 32; ++b) {
+        const uchar4 voxels = binary[(u64)plane * columns + column];
+        bits.x |= (unsigned)voxels.x << b;
+        bits.y |= (unsigned)voxels.y << b;
+        bits.z |= (unsigned)voxels.z << b;
+        bits.w |= (unsigned)voxels.w << b;
+        if (++plane == size) plane = 0;
     }
-    for (int u = 0; u < UNROLL; ++u) sum[u] = taps[0] * v[u + 4];
-    for (int j = 0; j < UNROLL + 3; ++j) before[j] = v[j];
-    for (int j = 0; j < UNROLL + 3; ++j) after[j] = v[j + 5];
-    for (int t = 1; t < radius; t += 4) {
-        if (t > 1) {
-            low -= 4;
-            if (low < 0) low += period;
-            for (int j = UNROLL + 2; j >= 4; --j) before[j] = before[j - 4];
-            for (int j = 0; j < UNROLL - 1; ++j) after[j] = after[j + 4];
-            for (int j = 0; j < 4; ++j) before[j] = line[(low + j) * PITCH];
-            for (int j = 0; j < 4; ++j) after[UNROLL - 1 + j] = line[(high + j) * PITCH];
-            high += 4;
-            if (high >= period) high -= period;
+    words[(u64)word * columns + column] = bits;
+}
+
+// Position on an axis of `size`, periodic, of a place between -size and 3 size. Without a branch, so that the loads of
+// several places are under way together.
+__device__ int wrapped(int place, int size) {
+    place += place < 0 ? size : 0;
+    place -= place >= size ? size : 0;
+    return place - (place >= size ? size : 0);
+}
+
+// sum[u] = sum over t of taps[|t|] line[u + t], from the centre outwards, for neighbouring elements of a line. WIDTH
+// lines lie side by side in shared memory, with `radius` elements more at either end. What four taps need of either
+// side moves through registers, so that each element is loaded once a side.
+__device__ void filter(const real* line, const real* taps, int radius, real (&sum)[UNROLL]) {
+    real before[UNROLL + 3], after[UNROLL + 3];
+    for (int u = 0; u < UNROLL; ++u) sum[u] = taps[0] * line[u * PITCH];
+    for (int j = 0; j < UNROLL + 3; ++j) {
+        before[j] = line[(j - 4) * PITCH];
+        after[j] = line[(j + 1) * PITCH];
+    }
+    for (int t = 1;; t += 4) {
+#pragma unroll
+        for (int s = 0; s < 4; ++s) {
+            const real tap = taps[t + s];
+            for (int u = 0; u < UNROLL; ++u) sum[u] = fma(tap, before[u + 3 - s] + after[u + s], sum[u]);
         }
-        const real tap0 = taps[t], tap1 = taps[t + 1], tap2 = taps[t + 2], tap3 = taps[t + 3];
-        for (int u = 0; u < UNROLL; ++u)
-            sum[u] += fma(tap0, before[u + 3] + after[u], tap1 * (before[u + 2] + after[u + 1]))
-                + fma(tap2, before[u + 1] + after[u + 2], tap3 * (before[u] + after[u + 3]));
+        if (t + 4 > radius) return;
+        for (int j = UNROLL + 2; j >= 4; --j) before[j] = before[j - 4];
+        for (int j = 0; j < UNROLL - 1; ++j) after[j] = after[j + 4];
+        for (int j = 0; j < 4; ++j) before[j] = line[(j - 7 - t) * PITCH];
+        for (int j = 0; j < 4; ++j) after[UNROLL - 1 + j] = line[(UNROLL + 3 + t + j) * PITCH];
     }
 }
 
-// Filter `run` elements from `start` on across the first axis of (n, columns): a block loads a panel of WIDTH whole
-// columns, or what of them is in reach, before it writes, so that `out` may be `source`.
-template <class Source>
-__device__ void filter_across(
-    const Source* source, real* out, int start, int run, const real* taps, int radius, int n, int columns) {
-    extern __shared__ real panel[];
-    const int lane = threadIdx.x % WIDTH, worker = threadIdx.x / WIDTH, workers = blockDim.x / WIDTH;
-    const int column = blockIdx.x * WIDTH + lane;
-    const int rows = min(n, (run + UNROLL - 1) / UNROLL * UNROLL + 2 * radius);
-    const int first = rows < n ? start - radius : start;  // of the panel
-    for (int row = worker; row < rows + 3; row += workers) {
-        int from = first + (row < rows ? row : row - rows);
-        from += from < 0 ? n : from >= n ? -n : 0;
-        panel[row * WIDTH + lane] = column < columns ? (real)source[(u64)from * columns + column] : (real)0;
-    }
-    __syncthreads();
-    for (int done = worker * UNROLL; done < run; done += workers * UNROLL) {
-        real sum[UNROLL];
-        filter<WIDTH>(panel + lane, rows, start - first + done, taps, radius, sum);
-        for (int u = 0; u < UNROLL; ++u)
-            if (done + u < run && column < columns) out[(u64)(done + u) * columns + column] = sum[u];
-    }
-}
-
-// Runs of planes that begin at starts[0], starts[1], ...; `n_plane` planes in all.
-extern "C" __global__ void __launch_bounds__(256) filter_z(
-    const unsigned char* binary, real* out, const real* taps, int radius, int size, const int* starts, int run,
-    int n_plane) {
-    const int done = blockIdx.y * run, columns = size * size;
-    filter_across(
-        binary, out + (u64)done * columns, starts[blockIdx.y], min(run, n_plane - done), taps, radius, size, columns);
-}
-
-extern "C" __global__ void __launch_bounds__(256) filter_y(real* planes, const real* taps, int radius, int size) {
-    real* plane = planes + (u64)blockIdx.y * size * size;
-    filter_across(plane, plane, 0, size, taps, radius, size, size);
-}
-
-// Whole rows, in place. The sums go back through shared memory, to be written side by side.
-extern "C" __global__ void __launch_bounds__(512) filter_x(
-    real* rows, const real* taps, int radius, int size, int rows_per_block, int n_row) {
+// Filter planes along z and then along y: `part` rows of WIDTH columns a block. Along z a voxel takes from a table for
+// each eight bits of its window what those contribute.
+extern "C" __global__ void __launch_bounds__(256) filter_zy(
+    const unsigned* words, const real* table, int n_chunk, const int* planes, real* out, const real* taps, int radius,
+    int size, int part) {
     extern __shared__ real lines[];
-    const int first = blockIdx.x * rows_per_block, n = min(rows_per_block, n_row - first), pitch = size + 3;
-    for (int row = 0; row < n; ++row)
-        for (int x = threadIdx.x; x < pitch; x += blockDim.x)
-            lines[row * pitch + x] = rows[(u64)(first + row) * size + (x < size ? x : x - size)];
+    const int lane = threadIdx.x % WIDTH, worker = threadIdx.x / WIDTH, workers = blockDim.x / WIDTH;
+    const int slabs = (size + WIDTH - 1) / WIDTH, columns = size * size, plane = planes[blockIdx.y];
+    const int x = blockIdx.x % slabs * WIDTH + lane, start = blockIdx.x / slabs * part;
+    const unsigned* first = words + (u64)(plane / 32) * columns + min(x, size - 1);
+    const int together = 4, shift = plane % 32, length = part + 2 * radius;
+    for (int e = worker; e < length; e += together * workers) {
+        real sum[together];
+        unsigned low[together], high[together];
+        int at[together];
+#pragma unroll
+        for (int m = 0; m < together; ++m) {
+            sum[m] = 0;
+            at[m] = wrapped(start - radius + min(e + m * workers, length - 1), size) * size;
+            low[m] = first[at[m]];
+        }
+        for (int chunk = 0; chunk < n_chunk; chunk += 4) {
+#pragma unroll
+            for (int m = 0; m < together; ++m) high[m] = first[at[m] += columns];
+#pragma unroll
+            for (int m = 0; m < together; ++m) {
+                unsigned window = (unsigned)(((u64)high[m] << 32 | low[m]) >> shift);
+                for (int c = 0; c < min(4, n_chunk - chunk); ++c, window >>= 8)
+                    sum[m] += table[(chunk + c) * 256 + (window & 255)];
+                low[m] = high[m];
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < together; ++m)
+            if (e + m * workers < length) lines[(e + m * workers) * PITCH + lane] = sum[m];
+    }
     __syncthreads();
-    const int chunks = (size + UNROLL - 1) / UNROLL, row = threadIdx.x / chunks;
-    const int done = threadIdx.x % chunks * UNROLL;
-    real sum[UNROLL];
-    if (row < n) filter<1>(lines + row * pitch, size, done, taps, radius, sum);
-    __syncthreads();
-    if (row < n)
+    for (int e = worker * UNROLL; e < part; e += workers * UNROLL) {
+        real sum[UNROLL];
+        filter(lines + (radius + e) * PITCH + lane, taps, radius, sum);
+        const int y = start + e;
+        real* column = out + ((u64)blockIdx.y * size + y) * size + x;
         for (int u = 0; u < UNROLL; ++u)
-            if (done + u < size) lines[row * pitch + done + u] = sum[u];
+            if (y + u < size && x < size) column[u * size] = sum[u];
+    }
+}
+
+// Filter whole rows, WIDTH a block, in place. `length` is the next multiple of UNROLL.
+extern "C" __global__ void __launch_bounds__(256) filter_x(
+    real* rows, const real* taps, int radius, int size, int length, int n_row) {
+    extern __shared__ real lines[];
+    const int first = blockIdx.x * WIDTH;
+    for (int row = threadIdx.x / 32; row < WIDTH; row += blockDim.x / 32) {
+        const real* from = rows + (u64)min(first + row, n_row - 1) * size;
+#pragma unroll 8
+        for (int e = threadIdx.x % 32; e < length + 2 * radius; e += 32)
+            lines[e * PITCH + row] = from[wrapped(e - radius, size)];
+    }
     __syncthreads();
-    for (int r = 0; r < n; ++r)
-        for (int x = threadIdx.x; x < size; x += blockDim.x) rows[(u64)(first + r) * size + x] = lines[r * pitch + x];
+    const int row = threadIdx.x % WIDTH, packed = 16 / sizeof(real);
+    if (first + row >= n_row) return;
+    for (int x = threadIdx.x / WIDTH * UNROLL; x < size; x += blockDim.x / WIDTH * UNROLL) {
+        real sum[UNROLL];
+        filter(lines + (radius + x) * PITCH + row, taps, radius, sum);
+        real* to = rows + (u64)(first + row) * size + x;
+        if (size % packed == 0) {
+            for (int p = 0; p < UNROLL / packed; ++p)
+                if (x + p * packed < size) {
+                    Pack pack;
+                    for (int q = 0; q < packed; ++q) pack.v[q] = sum[p * packed + q];
+                    reinterpret_cast<Pack*>(to)[p] = pack;
+                }
+        } else {
+            for (int u = 0; u < UNROLL; ++u)
+                if (x + u < size) to[u] = sum[u];
+        }
+    }
 }
 
 // Scattering -------------------------------------------------------------------------------------------
@@ -422,10 +492,12 @@ extern "C" __global__ void mean_free(
 
 // Two voxels a thread, into rows that leave room for the transform in place.
 extern "C" __global__ void look_up(const uchar2* phases, int n_row, int size, const float* table, float2* rows) {
-    const int e = blockIdx.x * blockDim.x + threadIdx.x, row = e / (size / 2), x = e % (size / 2);
-    if (row >= n_row) return;
-    const uchar2 phase = phases[e];
-    rows[(u64)row * (size / 2 + 1) + x] = float2{table[phase.x], table[phase.y]};
+    FOUR_TIMES(e) {
+        const int row = e / (size / 2), x = e % (size / 2);
+        if (row >= n_row) break;
+        const uchar2 phase = phases[e];
+        rows[(u64)row * (size / 2 + 1) + x] = float2{table[phase.x], table[phase.y]};
+    }
 }
 
 __device__ double power(const float2* spectrum, u64 at) {

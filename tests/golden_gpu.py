@@ -1,0 +1,60 @@
+"""What a real GPU makes of some seeds, kept so that the CPU can be compared with it where there is no GPU.
+
+python tests/golden_gpu.py     # on a machine with a GPU: writes golden_gpu.npz beside this file
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import grfsaxs_lib as gx
+from grfsaxs_lib import sampling
+
+FILE = Path(__file__).with_suffix(".npz")
+SEED = 11
+STRUCTURES = {  # two phases, a thin layer, and one so deep that it needs double precision
+    "two phases": dict(size=48, voxel_size=1.0, a=1.2, porosity=0.5, layer_fraction=0.0),
+    "three phases": dict(size=64, voxel_size=1.0, a=1.5, porosity=0.4, layer_fraction=0.3),
+    "deep layer": dict(size=64, voxel_size=0.5, a=1.5, porosity=0.85, layer_fraction=0.45),
+}
+# At the paper's size: the first structures of these test sets, the CPU's curves of which are in data/reference.
+REFERENCES, N_REFERENCE = ("two_phase_low", "three_phase_low", "three_phase_high"), 4
+
+
+def simulate(name, device):
+    """Field, phases and curve of a structure; q from twice the spacing on, where a shell holds enough modes."""
+    given = STRUCTURES[name]
+    grid = gx.Grid(given["size"], given["voxel_size"])
+    q = np.linspace(2 * grid.q_spacing, min(3.0, grid.q_nyquist), 50)
+    psi = gx.gaussian_random_field(grid, scaling_parameter=given["a"], seed=SEED, device=device)
+    phases = cut(psi, name)
+    return psi, phases, gx.scattering_intensity(phases, grid, q)
+
+
+def cut(psi, name):
+    """Phases of a field."""
+    given = STRUCTURES[name]
+    names = ("porosity", "layer_fraction")
+    return gx.phase_map(psi, **{key: given[key] for key in names}, smoothing_sigma=1 / given["voxel_size"])
+
+
+def main():
+    import cupy
+
+    warnings.filterwarnings("ignore", "the box of")
+    card = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    arrays = {"made by": np.array(f"{card}, CuPy {cupy.__version__}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}")}
+    for name in STRUCTURES:
+        psi, phases, intensity = simulate(name, "gpu")
+        arrays |= {f"{name}, plane": psi[0].get(), f"{name}, phases": phases.get(), f"{name}, curve": intensity}
+    for case in REFERENCES:
+        indices = np.arange(N_REFERENCE)
+        parameters = sampling.sample_parameters(case, "test", indices)
+        seeds = sampling.keys(gx.CASES[case], "test", indices, "structure")
+        arrays[case] = gx.simulate(gx.PAPER_GRID, **parameters, seed=seeds, device="gpu").astype(np.float32)
+    np.savez_compressed(FILE, **arrays)
+
+
+if __name__ == "__main__":
+    main()
