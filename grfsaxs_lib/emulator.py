@@ -20,7 +20,8 @@ variance of ln I above q = 1.2 nm\ :sup:`-1` (replicates of three points of a = 
 at their stretched a, which leaves a tenth of the scatter. What the stretches have in common at nearby parameters
 belongs to the mean: a polynomial of the parameters, the *drift*. Their variance, in units of :math:`a^3`, is the
 exponential of another. A new curve takes a random combination, of unit length, of the stretches and rests of the
-nearest real structures. Rests are those of a curve that had no part in its Gaussian processes, by cross-validation.
+nearest real structures. Rests are those of a curve that had no part in its Gaussian processes: as they are, or by
+cross-validation.
 """
 
 import itertools
@@ -41,7 +42,9 @@ from .parameters import Case, check, get_case
 from .provenance import moved_into_place
 
 _PASSES = 3  # the second has the hyperparameters of the first
-_CURVES_AT_FIRST = 1024  # most curves of all passes but the last
+_CURVES_AT_FIRST = 1024  # most of which the mean is learned, in all passes but the last
+CURVES_OF_MEAN = 2560
+"""Most curves of which the mean is learned in the end; all have a part in residuals."""
 _STRETCH = 0.0065  # standard deviation of u at a = 4 nm in the paper's box
 _DEGREE = 4  # of the drift
 _SPREAD_DEGREE = 2  # of the log variance of the stretches
@@ -226,6 +229,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     case : str or Case
     intensity : (n_sample, n_q) array_like
         Clean curves of different structures, spread over the prior; some hundred for two phases, a thousand for three.
+        Beyond `CURVES_OF_MEAN` they have a part in residuals only.
     parameters : dict of str to (n_sample,) array_like
         Theirs.
     q : (n_q,) array_like
@@ -236,7 +240,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     Returns
     -------
     Emulator
-        2048 curves of two phases take a minute on two cores, 2560 of three phases two to three minutes.
+        2560 curves take a minute in two phases and two to three in three, on two cores.
 
     Raises
     ------
@@ -259,7 +263,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     with bar, threadpool_limits(1, user_api="blas"):
         for step in range(_PASSES):
             last = step == _PASSES - 1
-            some = slice(None if last else _CURVES_AT_FIRST)
+            some = slice(CURVES_OF_MEAN if last else _CURVES_AT_FIRST)
             moved = _stretched(theta, stretch)
             relative = (_usual_stretch(moved) / _STRETCH) ** 2
             smooth = log_intensity - offset
@@ -289,8 +293,8 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     scaled *= np.sqrt(1 + np.mean(1 / (precision * sd**2)) / np.mean(scaled**2))  # what the fit leaves open
     spread_basis = _polynomials(case, theta, _SPREAD_DEGREE)
     spread = _log_variance(spread_basis, scaled)
-    inflation = np.clip(inflation, 1, _LARGEST_INFLATION)
-    rests = (log_intensity - emulator._manifold(_stretched(theta, stretch))) * inflation
+    rests = log_intensity - emulator._manifold(_stretched(theta, stretch))
+    rests[: len(inflation)] *= np.clip(inflation, 1, _LARGEST_INFLATION)
     return replace(
         emulator,
         _drift=drift,

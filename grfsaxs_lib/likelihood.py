@@ -5,10 +5,10 @@ microseconds. The log intensity y, averaged over some q values, is taken as norm
 
 .. math:: y \sim N\big(\mu(a e^u, \epsilon, \nu),\; S R S + N\big), \qquad u \sim N(0, \sigma_u^2),
 
-with the rest of a box (deviations S of nearby structures, correlations R of all) and the measurement noise N, of
-curves that are divided by their own invariant. The *effective* scale :math:`a e^u` of the box, porosity and layer
-fraction are fitted by Levenberg-Marquardt steps. What the stretch u of the box leaves open of a is not in the curve; it
-widens the result.
+with the rest of a box (deviations S of nearby structures, correlations R of those of similar a) and the measurement
+noise N, of curves that are divided by their own invariant. The *effective* scale :math:`a e^u` of the box, porosity and
+layer fraction are fitted by Levenberg-Marquardt steps. What the stretch u of the box leaves open of a is not in the
+curve; it widens the result.
 
 In three phases the likelihood has side maxima, for porosity and layer fraction can change together at almost the same
 layer, and waves fit again after a period. So climbs start at several porosities, from the closest there of a *bank* of
@@ -34,7 +34,9 @@ _BANK = (5, 1, 5)  # every so many nodes of the table are in the bank
 _LOCAL = {2: 0.1, 3: 0.025}  # share of the structures, the nearest, that give S at a place, for two and three outputs
 _LEAST_LOCAL = 25  # of them
 _PLACES = 32  # at a time, of S: each takes all q of its structures
-_SHRINKAGE = 0.1  # of the correlations R towards none
+_BANDS = 17  # even ln a, for which there are correlations R
+_IN_BAND, _OF_BAND = 800, 0.7  # structures of the nearest a, and their share in R; the rest is that of all
+_SHRINKAGE = 0.1  # of R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
 _STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
 _BLOCK = 256  # curves at a time
@@ -53,7 +55,7 @@ class Likelihood:
     _edges: np.ndarray  # (n_bin,): first q value of each average
     _table: np.ndarray  # (n_a, n_porosity, n_thickness, n_bin): spline coefficients of the averaged curves
     _deviation: np.ndarray  # the same axes, coarser
-    _correlation: np.ndarray  # (n_bin, n_bin)
+    _correlations: np.ndarray  # (n_band, n_bin, n_bin): along ln a
     _stretch: float  # in units of that of the emulated box
     _thickness: np.ndarray  # (2, n): least and largest coordinate, on even porosities
     _places: np.ndarray  # (n_bank, 3)
@@ -138,9 +140,8 @@ class Likelihood:
         theta[:, 0] *= np.exp(self._stretch_sd(theta) * rng.standard_normal(len(theta)))
         place = _padded(to_coordinates(self.emulator.case, theta))
         curves, deviation = look_up(place, self._table, self._deviation)
-        normal = rng.standard_normal((2, *curves.shape))
-        rest = deviation * (normal[0] @ np.linalg.cholesky(self._correlation).T)
-        noise = np.sqrt(variance) * normal[1]
+        rest = deviation * self._correlated(place[:, 0], rng)
+        noise = np.sqrt(variance) * rng.standard_normal(curves.shape)
         noise -= np.sum(self._invariant_shares(curves) * noise, axis=1, keepdims=True)
         return curves + rest + noise, variance
 
@@ -231,7 +232,7 @@ class Likelihood:
     def _climb_on(self, curves, variance, there, starts):
         """Maxima from the starts with the covariance of places `there`; log likelihoods, information, factors of it."""
         shares = self._invariant_shares(curves)
-        factors = covariance_factors(there, variance, shares, self._deviation, self._correlation)
+        factors = covariance_factors(there, variance, shares, self._deviation, self._correlations)
         return *climb(curves, factors, starts, self._table, self._thickness, self._n_output), factors
 
     def _describe(self, place, information):
@@ -302,6 +303,17 @@ class Likelihood:
         log_ratio = shift + np.log(sd / true_sd) + shift**2 / 2 * (sd**-2 - true_sd**-2)
         return theta, np.log(np.maximum(high - low, 1e-300)) + np.where(high > low, log_ratio, 0)
 
+    def _correlated(self, x, rng):
+        """(n_sample, n_bin) ndarray: normal numbers with the correlations R at first coordinates x."""
+        band = (np.clip(x, -1, 1) + 1) / 2 * (len(self._correlations) - 1)
+        total = np.zeros((len(x), self._edges.size))
+        for n, factor in enumerate(np.linalg.cholesky(self._correlations)):
+            share = np.maximum(1 - np.abs(band - n), 0)  # of R at most two bands have a share
+            mine = share > 0
+            normal = rng.standard_normal((mine.sum(), self._edges.size))
+            total[mine] += np.sqrt(share[mine, np.newaxis]) * (normal @ factor.T)
+        return total
+
     def _stretch_sd(self, theta):
         return np.maximum(self._stretch * self.emulator.stretch_sd(theta), 1e-12)  # positive in an infinite box too
 
@@ -348,13 +360,13 @@ def prepare(emulator):
     edges = np.array([i for i in (*range(0, 80, 4), *range(80, emulator.q.size, 7)) if i < emulator.q.size])
     thickness = _thickness_bounds(emulator.case)
     table = _tabulate(emulator, edges)
-    deviation, correlation = _scatter(emulator, edges, thickness)
+    deviation, correlations = _scatter(emulator, edges, thickness)
     axes = [nodes(n)[::step] for n, step in zip(table.shape[:3], _BANK, strict=True)]
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     places = np.swapaxes(places, 0, 1).reshape(-1, 3)  # by porosity
     curves, _ = look_up(places, table, deviation)
     bank = np.concatenate([curves**2, -2 * curves], axis=1).T.astype(np.float32)
-    return Likelihood(emulator, edges, table, deviation, correlation, 1.0, thickness, places, bank)
+    return Likelihood(emulator, edges, table, deviation, correlations, 1.0, thickness, places, bank)
 
 
 def _thickness_bounds(case):
@@ -381,7 +393,7 @@ def _tabulate(emulator, edges):
 
 
 def _scatter(emulator, edges, thickness):
-    """Deviations S on a coarse grid, and the correlations R of all rests."""
+    """Deviations S on a coarse grid, and the correlations R of rests along ln a."""
     case, q, n = emulator.case, emulator.q, len(emulator.case.outputs)
     low, high = prior_limits(case)
     count = max(round(_LOCAL[n] * len(emulator.structures)), _LEAST_LOCAL)
@@ -409,9 +421,12 @@ def _scatter(emulator, edges, thickness):
         even = np.linspace(-1, 1, thickness.shape[1])
         grid[:, 2] = np.clip(grid[:, 2], *(np.interp(grid[:, 1], even, bound) for bound in thickness))
     deviation = _in_blocks(rms, grid, _PLACES).reshape(*coarse, -1)
-    rests = _in_blocks(standardised, to_coordinates(case, emulator.structures), _PLACES)
-    correlation = np.corrcoef(np.clip(rests, -_CLIP, _CLIP).T)
-    return deviation, (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(edges))
+    places = to_coordinates(case, emulator.structures)
+    rests = np.clip(_in_blocks(standardised, places, _PLACES), -_CLIP, _CLIP)
+    near = [np.argsort(np.abs(places[:, 0] - band))[:_IN_BAND] for band in np.linspace(-1, 1, _BANDS)]
+    correlations = _OF_BAND * np.array([np.corrcoef(rests[band].T) for band in near])
+    correlations += (1 - _OF_BAND) * np.corrcoef(rests.T)
+    return deviation, (1 - _SHRINKAGE) * correlations + _SHRINKAGE * np.eye(len(edges))
 
 
 def _average(values, edges):

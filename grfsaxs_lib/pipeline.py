@@ -41,11 +41,11 @@ TIERS = {
         n_replicates=500,  # 08
         n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
         network_width=128, network_epochs=200,  # 09
-        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=2560,  # 11
+        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,  # 11
         n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
         tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 20_000],  # 11
         n_curves=1024, n_replicates_kept=500, learning_n_estimators=2000,  # 12
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 2560],  # 12
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],  # 12
     ),
     "paper": dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
@@ -58,11 +58,11 @@ TIERS = {
         n_replicates=500,
         n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
         network_width=512, network_epochs=200,
-        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=2560,
+        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
         n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000,
         tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 40_000, 160_000],
         n_curves=1024, n_replicates_kept=500, learning_n_estimators=10_000,
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 2560],
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 8192],
     ),
 }
 # fmt: on

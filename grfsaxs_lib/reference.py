@@ -25,7 +25,7 @@ from .provenance import moved_into_place
 from .sampling import PARAMETERS, check_choice, keys, sample_parameters
 
 COUNTS = {
-    "two_phase_low": {"train": 2048, "validation": 128, "test": 1024},
+    "two_phase_low": {"train": 8192, "validation": 128, "test": 1024},
     "three_phase_low": {"train": 2560, "validation": 128, "test": 1024},
     "three_phase_high": {"train": 2560, "validation": 128, "test": 1024},
     "case_study": {"test": 500},

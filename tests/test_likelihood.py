@@ -1,9 +1,11 @@
 """Fits and posteriors through an emulator: against known parameters, a general optimiser, and sums over a grid."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import interpolate
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import least_squares
 
@@ -59,7 +61,10 @@ def covariance_at(prepared, theta, variance, curve):
     (shares,) = prepared._invariant_shares(curve[np.newaxis])
     normalise = np.eye(curve.size) - shares
     noise_part = normalise @ np.diag(variance) @ normalise.T + np.sum(shares**2 * variance)
-    return prepared._correlation * deviation * deviation[:, np.newaxis] + noise_part
+    (x, *_) = coordinates.to_coordinates(prepared.emulator.case, theta[np.newaxis])[0]
+    bands = np.linspace(-1, 1, len(prepared._correlations))
+    correlation = interpolate.interp1d(bands, prepared._correlations, axis=0)(x)
+    return correlation * deviation * deviation[:, np.newaxis] + noise_part
 
 
 def test_errors_are_those_stated(prepared, measured):
@@ -186,12 +191,24 @@ def test_noise_of_normalised_curves_has_the_covariance_stated(prepared):
     average, _, _ = prepared.average(clean)
     shares = prepared._invariant_shares(average)
     none = np.zeros_like(prepared._deviation)
-    (factor,) = climbs.covariance_factors(np.zeros((1, 3)), variance, shares, none, prepared._correlation)
+    (factor,) = climbs.covariance_factors(np.zeros((1, 3)), variance, shares, none, prepared._correlations)
     expected = factor @ factor.T - np.sum(shares**2 * variance)  # what was added once more
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     # Each has a standard error of a sixtieth; without the invariant the off-diagonals are 0, here up to a half.
     assert np.abs((found - expected) / scale).max() < 0.1
     assert np.abs(expected - np.diag(np.diag(expected)))[:10, :10].max() > 0.2 * expected[0, 0]
+
+
+def test_correlations_of_drawn_curves_are_those_between_two_bands(prepared):
+    rng, n = np.random.default_rng(RNG), prepared._edges.size
+    factors = rng.uniform(-0.2, 1, (17, n, 2 * n))
+    factors /= np.linalg.norm(factors, axis=2, keepdims=True)
+    correlations = factors @ np.swapaxes(factors, 1, 2)
+    drawn = replace(prepared, _correlations=correlations)._correlated(np.full(20_000, 0.03), rng)
+    expected = interpolate.interp1d(np.linspace(-1, 1, 17), correlations, axis=0)(0.03)
+    # A covariance of 20 000 has a standard error of at most 0.01; the largest of thousands.
+    np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05)
+    assert np.abs(correlations[8] - expected).max() > 0.05  # another band would be seen
 
 
 def test_three_phase_posteriors_cover_what_their_own_model_draws(three_phases):
