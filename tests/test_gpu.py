@@ -351,7 +351,7 @@ def test_work_in_small_pieces(monkeypatch, gpu, size):
         return [*map(gpu.asnumpy, (psi, *smoothed)), gpu.kernels.shell_sums(phases, (0.0, 0.65, 1.0), 150)()]
 
     whole = run()
-    for name, value in dict(_BLOCK=64 * size, _PLANES=7 * size**2, _SLAB=40 * size**2, _FILL=3).items():
+    for name, value in dict(_BLOCK=64 * size, _PLANES=7 * size**2, _PART=16, _FILL=3).items():
         monkeypatch.setattr(gpu.kernels, name, value)
     lines = gpu.kernels._lines(size * 10, size)
     assert len(lines) > 4 and len(gpu.kernels._slabs(size)[0]) > 4  # the last one smaller than the others

@@ -44,7 +44,6 @@ _FILL = 1024
 _UNROLL = 8  # neighbouring voxels that a thread filters
 _WIDTH, _PITCH = 64, 72  # bytes of neighbouring lines that are filtered together, in global and in shared memory
 _PART = 256  # voxels of a column that a block filters; a multiple of those of a thread
-_SLAB = 2**27  # voxels of the planes that are filtered along all axes before the next ones are
 _STATIC_SHARED = 48 * 1024  # more has to be asked for
 
 
@@ -274,11 +273,7 @@ def _planes(device, planes):
 
 
 def smooth(binary, taps, planes=None, out=None):
-    """Along z and y, then along x in place, a slab of planes after the other.
-
-    Along z the voxels are bits, and eight of them at a time are looked up. A slab is small enough for the
-    second-level cache to hold it from one filter to the next.
-    """
+    """Along z and y, then along x in place. Along z the voxels are bits, and eight at a time are looked up."""
     binary, size, dtype = _aligned(binary), len(binary), taps.dtype
     reach = taps.size - 1
     table, taps = _filter(cupy.cuda.runtime.getDevice(), taps.tobytes(), dtype, size)
@@ -290,20 +285,17 @@ def smooth(binary, taps, planes=None, out=None):
     _launch("pack_planes", (_blocks(columns), len(words)), binary, words, reach, size, columns)
 
     width, radius = _WIDTH // dtype.itemsize, taps.size - 1
-    part = min(_PART, _blocks(size, _UNROLL) * _UNROLL)
     length = _blocks(size, _UNROLL) * _UNROLL
-    step = max(1, _SLAB // size**2)
-    for first in range(0, planes.size, step):
-        slab = out[first : first + step]
-        _launch(
-            "filter_zy", (_blocks(size, width) * _blocks(size, part), len(slab)), words, table, len(table),
-            planes[first:], slab, taps, radius, size, part, shared=(part + 2 * radius) * _PITCH, dtype=dtype,
-        )  # fmt: skip
-        n_row = len(slab) * size
-        _launch(
-            "filter_x", (_blocks(n_row, width),), slab, taps, radius, size, length, n_row,
-            shared=(length + 2 * radius) * _PITCH, dtype=dtype,
-        )  # fmt: skip
+    part = min(_PART, length)
+    _launch(
+        "filter_zy", (_blocks(size, width) * _blocks(size, part), planes.size), words, table, len(table), planes, out,
+        taps, radius, size, part, shared=(part + 2 * radius) * _PITCH, dtype=dtype,
+    )  # fmt: skip
+    n_row = planes.size * size
+    _launch(
+        "filter_x", (_blocks(n_row, width),), out, taps, radius, size, length, n_row,
+        shared=(length + 2 * radius) * _PITCH, dtype=dtype,
+    )  # fmt: skip
     return out
 
 
