@@ -1,6 +1,5 @@
 // CUDA kernels of gpu.py. `real` is float or double: the file is compiled once for each, with -DREAL=...
-// No header is needed, so NVRTC alone compiles it. With -fmad=false an fma stands only where one is written,
-// so that sums round as those of cpu.py do.
+// No header is needed, so NVRTC alone compiles it. With -fmad=false an fma stands only where one is written.
 
 typedef REAL real;
 typedef unsigned long long u64;
