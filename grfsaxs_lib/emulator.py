@@ -42,9 +42,9 @@ from .parameters import Case, check, get_case
 from .provenance import moved_into_place
 
 _PASSES = 3  # the second has the hyperparameters of the first
-_CURVES_AT_FIRST = 1024  # most of which the mean is learned, in all passes but the last
+_CURVES_AT_FIRST = 1024  # most curves of the Gaussian processes, in all passes but the last
 CURVES_OF_MEAN = 2560
-"""Most curves of which the mean is learned in the end; all have a part in residuals."""
+"""Most curves of the Gaussian processes; all have a part in drift, lattice and residuals."""
 _STRETCH = 0.0065  # standard deviation of u at a = 4 nm in the paper's box
 _DEGREE = 4  # of the drift
 _SPREAD_DEGREE = 2  # of the log variance of the stretches
@@ -229,7 +229,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     case : str or Case
     intensity : (n_sample, n_q) array_like
         Clean curves of different structures, spread over the prior; some hundred for two phases, a thousand for three.
-        Beyond `CURVES_OF_MEAN` they have a part in residuals only.
+        Beyond `CURVES_OF_MEAN` they have no part in the Gaussian processes.
     parameters : dict of str to (n_sample,) array_like
         Theirs.
     q : (n_q,) array_like

@@ -85,9 +85,9 @@ def mode_amplitudes(grid, scaling_parameter, spectral_density=spectral_density):
     """
     n_shell = grid.shell_counts.size
     if spectral_density is _EQUATION_7:  # nothing beyond its cutoff, which is known, need be looked at
-        first = scaling_parameter * grid.q_spacing
-        reach = ((1 + first**8) / AMPLITUDE_CUTOFF) ** (1 / 8) / first
-        n_shell = min(n_shell, int(reach**2) + 2)
+        with np.errstate(over="ignore", under="ignore"):
+            first = np.float64(scaling_parameter * grid.q_spacing) ** -8
+            n_shell = int(min(n_shell, ((first + 1) / AMPLITUDE_CUTOFF) ** (2 / 8) + 2))
     q = grid.q_spacing * np.sqrt(np.arange(1, n_shell))
     density = real_array(spectral_density(q, scaling_parameter))
     good = density is not None and density.shape == q.shape and np.isfinite(density).all()

@@ -7,7 +7,8 @@ never rewritten. Intensities are rounded to 16 significant bits, a relative erro
 By Babinet's principle the two two-phase cases are one problem: two-phase low porosity serves both, as
 :math:`\epsilon` and :math:`1-\epsilon`. The replicates of the case study (section 2.5) are a case of their own.
 
-    python -m grfsaxs_lib.reference     # make the parts that are missing; hours, resumable
+    python -m grfsaxs_lib.reference                 # make the parts that are missing; hours, resumable
+    python -m grfsaxs_lib.reference --device gpu    # minutes
 """
 
 import re
@@ -129,7 +130,7 @@ def plan():
     return sorted(parts, key=lambda part: part.first)
 
 
-def simulate(part, rows=slice(None), progress=None):
+def simulate(part, rows=slice(None), progress=None, device="cpu"):
     """Simulate curves of a part, whatever its file holds.
 
     Parameters
@@ -138,6 +139,7 @@ def simulate(part, rows=slice(None), progress=None):
     rows : slice, optional
         Which of its curves.
     progress : callable, optional
+    device : {"cpu", "gpu"}
         As in `simulation.simulate`.
 
     Returns
@@ -153,6 +155,7 @@ def simulate(part, rows=slice(None), progress=None):
             q=PAPER_Q,
             smoothing_sigma=SMOOTHING_SIGMA,
             progress=progress,
+            device=device,
         )
 
 
@@ -238,12 +241,17 @@ def load(case, split):
 
 def main():
     """Make the parts that are missing, one after another."""
+    import argparse
+
     from tqdm import tqdm
 
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu or gpu (default: %(default)s)")
+    device = parser.parse_args().device
     missing = plan()
     with tqdm(total=sum(part.indices.size for part in missing), desc="reference curves", unit="curve") as bar:
         for part in missing:
-            write(part, simulate(part, progress=bar.update))
+            write(part, simulate(part, progress=bar.update, device=device), shardfile.provenance(device))
 
 
 if __name__ == "__main__":

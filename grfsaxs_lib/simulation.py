@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .backend import get_kernels
+from . import backend
 from .field import check_seed, gaussian_random_field, spectral_density
 from .grid import PAPER_Q, check_grid, check_q
 from .parameters import check
@@ -62,7 +62,7 @@ def simulate(
         Before any structure is made; but for a layer too deep for the filter (see `phase_map`) and a spectral
         density that is none, which show only when their structure is made.
     """
-    kernels = get_kernels(device)
+    kernels = backend.get_kernels(device)
     q = check_q(q, check_grid(grid))
     densities = check_densities(densities)
     porosity, layer_fraction, smoothing_sigma = check_cut(porosity, layer_fraction, smoothing_sigma, grid.size)
@@ -72,30 +72,36 @@ def simulate(
         check("scaling_parameter", scaling_parameter), porosity, layer_fraction, seeds
     )
     intensity = np.empty((*a.shape, q.size))
-    field = sums = before = None
-    for index in np.ndindex(a.shape):
-        field = gaussian_random_field(
-            grid,
-            scaling_parameter=a[index],
-            seed=int(seeds[index]),
-            device=device,
-            spectral_density=spectral_density,
-            out=field,
-        )
-        if before is not None:  # averaged while a GPU draws this field
-            intensity[before] = average_shells(sums(), grid, q)
-        phases = phase_map(
-            field,
-            porosity=epsilon[index],
-            layer_fraction=nu[index],
-            smoothing_sigma=smoothing_sigma,
-            overwrite_field=True,
-        )
-        sums, before = kernels.shell_sums(phases, densities, last_shell(grid, q)), index
-        if progress is not None:
-            progress(1)
-    if before is not None:
-        intensity[before] = average_shells(sums(), grid, q)
+    field = unread = None
+
+    def average(index, read):
+        intensity[index] = average_shells(read(), grid, q)
+
+    try:
+        for index in np.ndindex(a.shape):
+            field = gaussian_random_field(
+                grid,
+                scaling_parameter=a[index],
+                seed=int(seeds[index]),
+                device=device,
+                spectral_density=spectral_density,
+                out=field,
+            )
+            if unread is not None:  # while a GPU draws this field
+                average(*unread)
+            phases = phase_map(
+                field,
+                porosity=epsilon[index],
+                layer_fraction=nu[index],
+                smoothing_sigma=smoothing_sigma,
+                overwrite_field=True,
+            )
+            unread = index, kernels.shell_sums(phases, densities, last_shell(grid, q))
+            if progress is not None:
+                progress(1)
+    finally:  # also where a structure failed: a GPU may still be writing what is to be read
+        if unread is not None:
+            average(*unread)
     return intensity
 
 

@@ -136,9 +136,10 @@ def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0, overw
     if sigma == 0:
         return kernels.classify(field, threshold, threshold)
     binary = kernels.binarise(field, threshold)
+    scratch = overwrite_field and field.flags.c_contiguous
     first = _first_kernel(binary, sigma, n_pore / field.size) if layer_fraction else 0
     for kernel in _KERNELS[first:]:
-        smoothed = _smooth(binary, sigma, kernel, out=field if overwrite_field and kernel[1] == np.float32 else None)
+        smoothed = _smooth(binary, sigma, kernel, out=field if scratch and kernel[1] == np.float32 else None)
         lower, upper = kernels.order_statistics(smoothed, [n_pore, n_pore_and_layer])
         if n_pore == 0 or _trusted(lower, kernel):
             return kernels.classify(smoothed, lower, upper, out=binary)

@@ -23,20 +23,19 @@ REFERENCES, N_REFERENCE = ("two_phase_low", "three_phase_low", "three_phase_high
 
 
 def simulate(name, device):
-    """Field, phases and curve of a structure; q from twice the spacing on, where a shell holds enough modes."""
+    """Field, phases and curve of a structure."""
     given = STRUCTURES[name]
     grid = gx.Grid(given["size"], given["voxel_size"])
-    q = np.linspace(2 * grid.q_spacing, min(3.0, grid.q_nyquist), 50)
     psi = gx.gaussian_random_field(grid, scaling_parameter=given["a"], seed=SEED, device=device)
-    phases = cut(psi, name)
-    return psi, phases, gx.scattering_intensity(phases, grid, q)
+    cuts = {name: given[name] for name in ("porosity", "layer_fraction")}
+    phases = gx.phase_map(psi, **cuts, smoothing_sigma=1 / grid.voxel_size)
+    return psi, phases, curve(name, phases)
 
 
-def cut(psi, name):
-    """Phases of a field."""
-    given = STRUCTURES[name]
-    names = ("porosity", "layer_fraction")
-    return gx.phase_map(psi, **{key: given[key] for key in names}, smoothing_sigma=1 / given["voxel_size"])
+def curve(name, phases):
+    """Curve of phases; q from twice the spacing on, where a shell holds more than a few modes."""
+    grid = gx.Grid(STRUCTURES[name]["size"], STRUCTURES[name]["voxel_size"])
+    return gx.scattering_intensity(phases, grid, np.linspace(2 * grid.q_spacing, min(3.0, grid.q_nyquist), 50))
 
 
 def main():

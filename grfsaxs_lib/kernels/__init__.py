@@ -2,8 +2,8 @@
 
 A device is a module of this folder with the functions below; nothing else in the package touches a 3-D
 array element by element. The functions take and return arrays of their own device (NumPy for ``cpu``),
-small tables such as `amplitude` and `taps` aside, and import nothing of the package. Results do not depend
-on the number of threads. `out` is an array to use again: fresh memory of this size costs about as much time
+small tables such as `amplitude` and `taps` aside, and import nothing of the package. No value is NaN. Results do not
+depend on the number of threads. `out` is an array to use again: fresh memory of this size costs about as much time
 as its Fourier transform.
 
 ``philox(counter, key)``

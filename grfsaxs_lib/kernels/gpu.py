@@ -5,10 +5,11 @@ What is kept between calls: the compiled modules, the plans of the transforms an
 
 Memory at 512^3 in MiB, counted by tests/test_gpu.py: the field takes 512 and the caller keeps it. Beside it the
 columns of the spectrum (384 for a = 0.8 nm, the largest), its rows (448) and the rows of some planes (128) make the
-field; the indicator (128), its bits (21), the smoothed one in double precision (1024) and what lies inside two
-brackets (80) make the cut; and the phases (128) with rows (256) and columns (128) of the spectrum up to q = 3 nm^-1
+field; the indicator (128), its bits (22), the smoothed one in double precision (1024) and what lies inside two
+brackets (81) make the cut; and the phases (128) with rows (256) and columns (128) of the spectrum up to q = 3 nm^-1
 make the curve. The plans hold 660 if cuFFT wants as much again as it transforms. Never more than 2420 are in use, and
-all of this together, could the pool use no block twice, makes 3800.
+all of this together, could the pool use no block twice, makes 3800. A block of a filter takes 72 bytes of shared memory
+for each voxel of a line and of twice the radius, which may be half the box: up to 512^3 any card has that.
 
 tests/golden_gpu.npz holds what an H200 made of some seeds. The tests compare the CPU with it, compile the kernels and
 run all of this in emulation where there is no GPU (tests/test_gpu.py).
@@ -34,7 +35,8 @@ _PLANES = 2**25
 # bracketed by about so many samples, by this many standard deviations of independent ones on both sides; for few
 # values a bracket does not pay.
 _DIGITS = [(64, 53), (53, 42), (42, 31), (31, 20), (20, 9), (9, 0)]
-_BRACKET_DIGITS = 2  # are enough for the ends of a bracket: 13 bits after those of sign and exponent
+_BRACKET_DIGITS = 2  # are enough for the ends of a bracket: 10 or 13 bits after those of sign and exponent
+_BINS = 2048  # values of a digit
 _SAMPLES = 2**18
 _MARGIN = 8
 _BRACKETED = 2**15
@@ -190,7 +192,7 @@ def _sampled_brackets(values, ranks):
 
 
 def _select(searches, n, digits, dtype):
-    histograms = cupy.zeros((len(searches), 2048), np.uint32)
+    histograms = cupy.zeros((len(searches), _BINS), np.uint32)
     grid = (min(_blocks(n, 4 * _THREADS), _FILL), len(searches))
     for above, shift in digits:
         _launch("select_digit", grid, searches, histograms, above, shift, dtype=dtype)
@@ -278,7 +280,7 @@ def smooth(binary, taps, planes=None, out=None):
     reach = taps.size - 1
     table, taps = _filter(cupy.cuda.runtime.getDevice(), taps.tobytes(), dtype, size)
     planes = _planes(cupy.cuda.runtime.getDevice(), tuple(range(size) if planes is None else planes))
-    out = cupy.empty((planes.size, size, size), dtype) if out is None else out
+    out = cupy.empty((planes.size, size, size), dtype) if out is None or out.data.ptr % 16 else out
 
     columns = size * size // 4
     words = cupy.empty(((size + 2 * reach) // 32 + 2, 4 * columns), np.uint32)

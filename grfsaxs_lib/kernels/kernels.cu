@@ -4,7 +4,7 @@
 typedef REAL real;
 typedef unsigned long long u64;
 
-// The first three are those of gpu.py, there in bytes.
+// All are in gpu.py too, two of them there in bytes.
 const int UNROLL = 8;                 // neighbouring voxels a thread filters
 const int WIDTH = 64 / sizeof(real);  // lines filtered side by side: 64 bytes, two sectors of a cache line
 const int PITCH = 72 / sizeof(real);  // of their elements in shared memory, so that the threads use all banks
@@ -217,14 +217,14 @@ extern "C" __global__ void __launch_bounds__(256) select_digit(
 }
 
 // One pass over all values for two searches at a time: count what is below and what equals the lower end of each
-// bracket, keep what is inside. Each block has a segment to itself and fills it up with NaN, so that what is kept does
-// not depend on the order of blocks, but for its own. The last block then aims the search at what was kept, or, where
+// bracket, keep what is inside. Each block has a segment to itself and fills it up with NaN: which values are kept
+// depends on no order. The last block then aims the search at what was kept, or, where
 // the rank is not in the bracket or too much was inside, at all values.
 extern "C" __global__ void __launch_bounds__(256) search_brackets(
     const real* values, u64 n, const Search* brackets, Search* searches, int n_search, u64 unresolved, real* kept,
     int segment) {
     const int loads = 16 / sizeof(real);
-    const u64 too_many = 1ull << 62;
+    const u64 too_many = 1ull << 48;  // more than there can be; and no sum of it over blocks comes around
     __shared__ unsigned inside[2], total[4];
     const int first = 2 * blockIdx.y;
     const bool two = first + 1 < n_search;
@@ -322,7 +322,8 @@ extern "C" __global__ void classify(const real* values, u64 n, real lower, real 
 // Smoothing --------------------------------------------------------------------------------------------
 
 // The indicator in bits, 32 planes a word: bit b of word w of a column (y, x) is plane 32 w + b - radius, periodic,
-// so that no window of bits wraps around. Four columns a thread.
+// so that no window of bits wraps around. Four columns a thread. `radius` is that of the whole kernel, which for y and x is
+// folded into the box.
 extern "C" __global__ void pack_planes(const uchar4* binary, uint4* words, int radius, int size, int columns) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x, word = blockIdx.y;
     if (column >= columns) return;
@@ -380,8 +381,8 @@ extern "C" __global__ void __launch_bounds__(256) filter_zy(
     int size, int part) {
     extern __shared__ real lines[];
     const int lane = threadIdx.x % WIDTH, worker = threadIdx.x / WIDTH, workers = blockDim.x / WIDTH;
-    const int slabs = (size + WIDTH - 1) / WIDTH, columns = size * size, plane = planes[blockIdx.y];
-    const int x = blockIdx.x % slabs * WIDTH + lane, start = blockIdx.x / slabs * part;
+    const int strips = (size + WIDTH - 1) / WIDTH, columns = size * size, plane = planes[blockIdx.y];
+    const int x = blockIdx.x % strips * WIDTH + lane, start = blockIdx.x / strips * part;
     const unsigned* first = words + (u64)(plane / 32) * columns + min(x, size - 1);
     const int together = 4, shift = plane % 32, length = part + 2 * radius;
     for (int e = worker; e < length; e += together * workers) {
