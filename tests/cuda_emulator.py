@@ -145,7 +145,8 @@ def asnumpy(array):
 @functools.cache
 def _compiled(code, defines):
     """A library with a launcher for each kernel of a CUDA source, and the bound on its threads."""
-    kernels = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\((\d+)\) )?(\w+)\(', code)
+    kernels = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\((\w+)\) )?(\w+)\(', code)
+    constants = dict(define.removeprefix("-D").split("=") for define in defines)
     code = re.sub(
         r"extern __shared__ (\w+) (\w+)\[\];", r"\1* const \2 = reinterpret_cast<\1*>(emulator::shared);", code
     )
@@ -158,7 +159,7 @@ def _compiled(code, defines):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stderr)
-        return ctypes.CDLL(str(library)), {name: int(bound or 1024) for bound, name in kernels}
+        return ctypes.CDLL(str(library)), {name: int(constants.get(bound, bound or 1024)) for bound, name in kernels}
 
 
 class RawModule:

@@ -100,17 +100,10 @@ def compile_cuda(tmp_path_factory):
     return compile_with_nvcc
 
 
-def _options_of_gpu():
-    """The options with which gpu.py compiles, read without importing CuPy."""
-    for node in ast.parse(cuda_emulator.GPU.read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "_OPTIONS":
-            return ast.literal_eval(node.value)
-
-
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("real", ["float", "double"])
 def test_kernels_compile_without_a_word(compile_cuda, architecture, real):
-    options = [*_options_of_gpu(), f"-DREAL={real}", f"-arch={architecture}"]
+    options = [*cuda_emulator.load_kernels()._options(real), f"-arch={architecture}"]
     assert compile_cuda(SOURCE.read_text(), options) == (True, "")
 
 

@@ -23,8 +23,6 @@ import cupy
 import numpy as np
 from cupy.cuda import cufft
 
-# CuPy adds -ftz=true: subnormal float32 count as zero, far below any threshold that is trusted in float32.
-_OPTIONS = ("--std=c++17", "-fmad=false")
 _THREADS = 256
 # Lines that are transformed in one go: with their length, 32 MiB of complex64. Their number is a power of two, so that
 # a few plans serve every end of the spectrum.
@@ -44,16 +42,25 @@ _GOLDEN = 0.618
 # Blocks of a kernel that goes on until all is done: a few on each multiprocessor.
 _FILL = 1024
 _UNROLL = 8  # neighbouring voxels that a thread filters
-_WIDTH, _PITCH = 64, 72  # bytes of neighbouring lines that are filtered together, in global and in shared memory
+# Bytes of neighbouring lines that are filtered together: two sectors of a cache line, and in shared memory so far apart
+# that the threads of a warp use all banks.
+_WIDTH, _PITCH = 64, 72
 _PART = 256  # voxels of a column that a block filters; a multiple of those of a thread
 _STATIC_SHARED = 48 * 1024  # more has to be asked for
+
+
+def _options(real):
+    """The compiler's. CuPy adds -ftz=true: subnormal float32 count as 0, far below what is trusted in float32."""
+    constants = {"REAL": real, "THREADS": _THREADS, "BINS": _BINS, "UNROLL": _UNROLL}
+    constants |= {"WIDTH_BYTES": _WIDTH, "PITCH_BYTES": _PITCH}
+    return ("--std=c++17", "-fmad=false", *(f"-D{name}={value}" for name, value in constants.items()))
 
 
 @functools.cache
 def _module(real):
     """kernels.cu for float or double; CuPy keeps what it compiles, for each device, in memory and on disk."""
     source = Path(__file__).with_name("kernels.cu").read_text()
-    return cupy.RawModule(code=f'#line 1 "kernels.cu"\n{source}', options=(*_OPTIONS, f"-DREAL={real}"))
+    return cupy.RawModule(code=f'#line 1 "kernels.cu"\n{source}', options=_options(real))
 
 
 @functools.cache

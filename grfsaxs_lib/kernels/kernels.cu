@@ -1,15 +1,11 @@
-// CUDA kernels of gpu.py. `real` is float or double: the file is compiled once for each, with -DREAL=...
+// CUDA kernels of gpu.py, which defines REAL, float or double, and the constants in capitals.
 // No header is needed, so NVRTC alone compiles it. With -fmad=false an fma stands only where one is written.
 
 typedef REAL real;
 typedef unsigned long long u64;
 
-// All are in gpu.py too, two of them there in bytes.
-const int UNROLL = 8;                 // neighbouring voxels a thread filters
-const int WIDTH = 64 / sizeof(real);  // lines filtered side by side: 64 bytes, two sectors of a cache line
-const int PITCH = 72 / sizeof(real);  // of their elements in shared memory, so that the threads use all banks
-const int BINS = 2048;                // of the radix select: digits of eleven bits
-const int THREADS = 256;              // of the kernels that share counts
+const int WIDTH = WIDTH_BYTES / sizeof(real);  // lines filtered side by side
+const int PITCH = PITCH_BYTES / sizeof(real);  // of their elements in shared memory
 
 // Gaussian random field --------------------------------------------------------------------------------
 
@@ -175,7 +171,7 @@ __device__ bool last_block(u64* finished) {
 
 // One digit of each search: count the digits of all elements that share the digits above (bits `above` and up),
 // then let the last block pick the one that holds the rank. Integers only, so the order of blocks is of no account.
-extern "C" __global__ void __launch_bounds__(256) select_digit(
+extern "C" __global__ void __launch_bounds__(THREADS) select_digit(
     Search* searches, unsigned* histograms, int above, int shift) {
     __shared__ unsigned count[BINS];
     __shared__ u64 sum[THREADS];
@@ -220,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(256) select_digit(
 // bracket, keep what is inside. Each block has a segment to itself and fills it up with NaN: which values are kept
 // depends on no order. The last block then aims the search at what was kept, or, where
 // the rank is not in the bracket or too much was inside, at all values.
-extern "C" __global__ void __launch_bounds__(256) search_brackets(
+extern "C" __global__ void __launch_bounds__(THREADS) search_brackets(
     const real* values, u64 n, const Search* brackets, Search* searches, int n_search, u64 unresolved, real* kept,
     int segment) {
     const int loads = 16 / sizeof(real);
@@ -376,7 +372,7 @@ __device__ void filter(const real* line, const real* taps, int radius, real (&su
 
 // Filter planes along z and then along y: `part` rows of WIDTH columns a block. Along z a voxel takes from a table for
 // each eight bits of its window what those contribute.
-extern "C" __global__ void __launch_bounds__(256) filter_zy(
+extern "C" __global__ void __launch_bounds__(THREADS) filter_zy(
     const unsigned* words, const real* table, int n_chunk, const int* planes, real* out, const real* taps, int radius,
     int size, int part) {
     extern __shared__ real lines[];
@@ -422,7 +418,7 @@ extern "C" __global__ void __launch_bounds__(256) filter_zy(
 }
 
 // Filter whole rows, WIDTH a block, in place. `length` is the next multiple of UNROLL.
-extern "C" __global__ void __launch_bounds__(256) filter_x(
+extern "C" __global__ void __launch_bounds__(THREADS) filter_x(
     real* rows, const real* taps, int radius, int size, int length, int n_row) {
     extern __shared__ real lines[];
     const int first = blockIdx.x * WIDTH;
@@ -456,7 +452,7 @@ extern "C" __global__ void __launch_bounds__(256) filter_x(
 // Scattering -------------------------------------------------------------------------------------------
 
 // Voxels of phase 1 and 2, eight at a time: a byte of `differs` keeps its top bit where it is not the phase.
-extern "C" __global__ void __launch_bounds__(256) count_phases(const u64* phases, int n_word, u64* counts) {
+extern "C" __global__ void __launch_bounds__(THREADS) count_phases(const u64* phases, int n_word, u64* counts) {
     __shared__ unsigned total[2];
     const u64 ones = 0x0101010101010101ull, low = 0x7f * ones;
     unsigned count[2] = {0, 0};
