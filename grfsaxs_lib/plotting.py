@@ -322,6 +322,6 @@ def plot_reconstruction(axes, q, *, measured, curves, others, expected, planes, 
         axes[letter].set(title=title, anchor="N")
     axes["C"].set(ylabel="")
     legend = phase_legend(axes["C"])
-    axes["C"].figure.legend(handles=legend.legend_handles, loc="outside lower right", ncols=3)
+    axes["C"].figure.legend(handles=legend.legend_handles, loc="outside lower center", ncols=3)
     legend.remove()
     label_panels([axes[letter] for letter in "ABCD"])
