@@ -13,11 +13,11 @@ _LONGEST = 0.3  # step
 
 
 @parallel
-def covariance_factors(places, variance, shares, deviation, correlations):
+def covariance_factors(places, variance, shares, deviation, correlations, bands):
     """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the places.
 
-    R is interpolated between the `correlations` (n_band, n_bin, n_bin) at even first coordinates. Curves are divided by
-    their invariant, to which the averages contribute `shares` w, so noise of diagonal variance D becomes
+    R is interpolated between the `correlations` (n_band, n_bin, n_bin), at positions `bands` among them. Curves are
+    divided by their invariant, to which the averages contribute `shares` w, so noise of diagonal variance D becomes
     N = (1 - 1 w^T) D (1 - w 1^T). That leaves no noise along w; what the invariant has is added once more.
     """
     n, n_bin = variance.shape
@@ -27,9 +27,8 @@ def covariance_factors(places, variance, shares, deviation, correlations):
         common = shares[m] * variance[m]
         invariant = np.dot(shares[m], common)
         interpolate(deviation, places[m], weights, S)
-        band = (places[m, 0] + 1) / 2 * (len(correlations) - 1)
-        low = min(max(int(band), 0), len(correlations) - 2)
-        share = min(max(band - low, 0.0), 1.0)
+        low = min(int(bands[m]), len(correlations) - 2)
+        share = bands[m] - low
         below, above = correlations[low], correlations[low + 1]
         for i in range(n_bin):
             for j in range(i + 1):

@@ -5,10 +5,10 @@ microseconds. The log intensity y, averaged over some q values, is taken as norm
 
 .. math:: y \sim N\big(\mu(a e^u, \epsilon, \nu),\; S R S + N\big), \qquad u \sim N(0, \sigma_u^2),
 
-with the rest of a box (deviations S of nearby structures, correlations R of those of similar a) and the measurement
-noise N, of curves that are divided by their own invariant. The *effective* scale :math:`a e^u` of the box, porosity and
-layer fraction are fitted by Levenberg-Marquardt steps. What the stretch u of the box leaves open of a is not in the
-curve; it widens the result.
+with the rest of a box (deviations S and correlations R of similar structures) and the measurement noise N, of curves
+that are divided by their own invariant. The *effective* scale :math:`a e^u` of the box, porosity and layer fraction are
+fitted by Levenberg-Marquardt steps. What the stretch u of the box leaves open of a is not in the curve; it widens the
+result.
 
 In three phases the likelihood has side maxima, for porosity and layer fraction can change together at almost the same
 layer, and waves fit again after a period. So climbs start at several porosities, from the closest there of a *bank* of
@@ -22,7 +22,7 @@ from scipy.special import ndtr, ndtri
 from threadpoolctl import threadpool_limits
 
 from .climbs import climb, covariance_factors, log_likelihoods
-from .coordinates import from_coordinates, prior_limits, to_coordinates
+from .coordinates import from_coordinates, layer_nanometres, prior_limits, to_coordinates
 from .noise import estimate_noise_level
 from .parameters import check
 from .preprocess import log_intensity
@@ -34,8 +34,10 @@ _BANK = (5, 1, 5)  # every so many nodes of the table are in the bank
 _LOCAL = {2: 0.1, 3: 0.025}  # share of the structures, the nearest, that give S at a place, for two and three outputs
 _LEAST_LOCAL = 25  # of them
 _PLACES = 32  # at a time, of S: each takes all q of its structures
-_BANDS = 17  # correlations R, at even ln a
-_IN_BAND, _OF_BAND = 800, 0.7  # structures of the nearest a, and their share in R; the rest is that of all
+_BANDS = 17  # correlations R, see `_bands`
+_LAYERS = (0.3, 8.0)  # thinnest and thickest layer of a band [nm]
+_IN_BAND = {2: 800, 3: 400}  # nearest structures of a band, for two and three outputs
+_OF_BAND = 0.7  # their share in R; the rest is that of all structures
 _SHRINKAGE = 0.1  # of R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
 _STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
@@ -55,7 +57,7 @@ class Likelihood:
     _edges: np.ndarray  # (n_bin,): first q value of each average
     _table: np.ndarray  # (n_a, n_porosity, n_thickness, n_bin): spline coefficients of the averaged curves
     _deviation: np.ndarray  # the same axes, coarser
-    _correlations: np.ndarray  # (n_band, n_bin, n_bin): along ln a
+    _correlations: np.ndarray  # (n_band, n_bin, n_bin), see `_bands`
     _stretch: float  # in units of that of the emulated box
     _thickness: np.ndarray  # (2, n): least and largest coordinate, on even porosities
     _places: np.ndarray  # (n_bank, 3)
@@ -140,7 +142,7 @@ class Likelihood:
         theta[:, 0] *= np.exp(self._stretch_sd(theta) * rng.standard_normal(len(theta)))
         place = _padded(to_coordinates(self.emulator.case, theta))
         curves, deviation = look_up(place, self._table, self._deviation)
-        rest = deviation * self._correlated(place[:, 0], rng)
+        rest = deviation * self._correlated(place, rng)
         noise = np.sqrt(variance) * rng.standard_normal(curves.shape)
         noise -= np.sum(self._invariant_shares(curves) * noise, axis=1, keepdims=True)
         return curves + rest + noise, variance
@@ -232,7 +234,8 @@ class Likelihood:
     def _climb_on(self, curves, variance, there, starts):
         """Maxima from the starts with the covariance of places `there`; log likelihoods, information, factors of it."""
         shares = self._invariant_shares(curves)
-        factors = covariance_factors(there, variance, shares, self._deviation, self._correlations)
+        bands = _bands(self.emulator.case, there)
+        factors = covariance_factors(there, variance, shares, self._deviation, self._correlations, bands)
         return *climb(curves, factors, starts, self._table, self._thickness, self._n_output), factors
 
     def _describe(self, place, information):
@@ -303,10 +306,10 @@ class Likelihood:
         log_ratio = shift + np.log(sd / true_sd) + shift**2 / 2 * (sd**-2 - true_sd**-2)
         return theta, np.log(np.maximum(high - low, 1e-300)) + np.where(high > low, log_ratio, 0)
 
-    def _correlated(self, x, rng):
-        """(n_sample, n_bin) ndarray: normal numbers with the correlations R at first coordinates x."""
-        band = (np.clip(x, -1, 1) + 1) / 2 * (len(self._correlations) - 1)
-        total = np.zeros((len(x), self._edges.size))
+    def _correlated(self, places, rng):
+        """(n_sample, n_bin) ndarray: normal numbers with the correlations R at places."""
+        band = _bands(self.emulator.case, places)
+        total = np.zeros((len(places), self._edges.size))
         for n, factor in enumerate(np.linalg.cholesky(self._correlations)):
             share = np.maximum(1 - np.abs(band - n), 0)  # of R at most two bands have a share
             mine = share > 0
@@ -393,7 +396,7 @@ def _tabulate(emulator, edges):
 
 
 def _scatter(emulator, edges, thickness):
-    """Deviations S on a coarse grid, and the correlations R of rests along ln a."""
+    """Deviations S on a coarse grid, and the correlations R of rests in bands."""
     case, q, n = emulator.case, emulator.q, len(emulator.case.outputs)
     low, high = prior_limits(case)
     count = max(round(_LOCAL[n] * len(emulator.structures)), _LEAST_LOCAL)
@@ -423,10 +426,25 @@ def _scatter(emulator, edges, thickness):
     deviation = _in_blocks(rms, grid, _PLACES).reshape(*coarse, -1)
     places = to_coordinates(case, emulator.structures)
     rests = np.clip(_in_blocks(standardised, places, _PLACES), -_CLIP, _CLIP)
-    near = [np.argsort(np.abs(places[:, 0] - band))[:_IN_BAND] for band in np.linspace(-1, 1, _BANDS)]
+    bands = _bands(case, places)
+    near = [np.argsort(np.abs(bands - band))[: _IN_BAND[n]] for band in range(_BANDS)]
     correlations = _OF_BAND * np.array([np.corrcoef(rests[band].T) for band in near])
     correlations += (1 - _OF_BAND) * np.corrcoef(rests.T)
     return deviation, (1 - _SHRINKAGE) * correlations + _SHRINKAGE * np.eye(len(edges))
+
+
+def _bands(case, x):
+    """(n_sample,) ndarray: positions of coordinates among the bands of R, even in the length that rests vary with.
+
+    That is a in two phases. In three it is the thickness of the layer, whose waves make rests oscillate along q; by a
+    alone correlations are averages over their phases.
+    """
+    if len(case.outputs) == 2:
+        share = (x[:, 0] + 1) / 2
+    else:
+        thin, thick = np.log(_LAYERS)
+        share = (np.log(layer_nanometres(case, x)) - thin) / (thick - thin)
+    return np.clip(share, 0, 1) * (_BANDS - 1)
 
 
 def _average(values, edges):

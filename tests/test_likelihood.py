@@ -61,9 +61,9 @@ def covariance_at(prepared, theta, variance, curve):
     (shares,) = prepared._invariant_shares(curve[np.newaxis])
     normalise = np.eye(curve.size) - shares
     noise_part = normalise @ np.diag(variance) @ normalise.T + np.sum(shares**2 * variance)
-    (x, *_) = coordinates.to_coordinates(prepared.emulator.case, theta[np.newaxis])[0]
-    bands = np.linspace(-1, 1, len(prepared._correlations))
-    correlation = interpolate.interp1d(bands, prepared._correlations, axis=0)(x)
+    case, correlations = prepared.emulator.case, prepared._correlations
+    (band,) = likelihood._bands(case, coordinates.to_coordinates(case, theta[np.newaxis]))
+    correlation = interpolate.interp1d(np.arange(len(correlations)), correlations, axis=0)(band)
     return correlation * deviation * deviation[:, np.newaxis] + noise_part
 
 
@@ -191,7 +191,7 @@ def test_noise_of_normalised_curves_has_the_covariance_stated(prepared):
     average, _, _ = prepared.average(clean)
     shares = prepared._invariant_shares(average)
     none = np.zeros_like(prepared._deviation)
-    (factor,) = climbs.covariance_factors(np.zeros((1, 3)), variance, shares, none, prepared._correlations)
+    (factor,) = climbs.covariance_factors(np.zeros((1, 3)), variance, shares, none, prepared._correlations, np.zeros(1))
     expected = factor @ factor.T - np.sum(shares**2 * variance)  # what was added once more
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     # Each has a standard error of a sixtieth; without the invariant the off-diagonals are 0, here up to a half.
@@ -204,11 +204,19 @@ def test_correlations_of_drawn_curves_are_those_between_two_bands(prepared):
     factors = rng.uniform(-0.2, 1, (17, n, 2 * n))
     factors /= np.linalg.norm(factors, axis=2, keepdims=True)
     correlations = factors @ np.swapaxes(factors, 1, 2)
-    drawn = replace(prepared, _correlations=correlations)._correlated(np.full(20_000, 0.03), rng)
+    drawn = replace(prepared, _correlations=correlations)._correlated(np.full((20_000, 3), 0.03), rng)
     expected = interpolate.interp1d(np.linspace(-1, 1, 17), correlations, axis=0)(0.03)
     # A covariance of 20 000 has a standard error of at most 0.01; the largest of thousands.
     np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05)
     assert np.abs(correlations[8] - expected).max() > 0.05  # another band would be seen
+
+
+def test_bands_of_three_phases_are_even_in_the_thickness_of_the_layer(three_phases):
+    case, rng = three_phases.emulator.case, np.random.default_rng(RNG)
+    theta = np.stack([rng.uniform(*case.ranges[name], 100) for name in case.outputs], axis=1)
+    thickness = theta[:, 0] * coordinates.layer_thickness(*theta[:, 1:].T)
+    expected = np.interp(np.log(thickness), np.log([0.3, 8.0]), [0, 16])
+    np.testing.assert_allclose(likelihood._bands(case, coordinates.to_coordinates(case, theta)), expected)
 
 
 def test_three_phase_posteriors_cover_what_their_own_model_draws(three_phases):
