@@ -201,8 +201,12 @@ def overwrite(shard, report):
             # A disk without room for it is a plain error here; inside HDF5 it is an obscure one.
             temporary.write_bytes(bytes(dataset.nbytes + 2**16))
             # Not `to_netcdf`: on a Dask worker it asks the scheduler for a lock at every variable.
-            with _NETCDF, netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
-                dataset.dump_to_store(xr.backends.NetCDF4DataStore(file), encoding=encoding)
+            try:
+                with _NETCDF, netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
+                    dataset.dump_to_store(xr.backends.NetCDF4DataStore(file), encoding=encoding)
+            except PermissionError:  # what netCDF calls it if the file vanishes while it is opened
+                temporary.stat()  # raises FileNotFoundError if it has
+                raise
     except FileNotFoundError:
         # Another run has finished this shard, and taken our temporary file for a leftover.
         attrs, arrays = verify(shard.path)

@@ -451,6 +451,25 @@ def test_a_run_whose_temporary_file_was_removed_takes_the_other_runs_file(tmp_pa
     assert dataset.generate([shard], overwrite=True, progress=False) == {shard.path: checksum}
 
 
+def test_a_temporary_file_that_vanishes_while_it_is_opened(tmp_path, stand_in, monkeypatch):
+    (shard,) = plan(tmp_path)
+    checksum = next(iter(dataset.generate([shard], progress=False).values()))
+    create, gone = netCDF4.Dataset, True
+
+    def refuse(path, mode="r", **options):
+        if mode == "r":
+            return create(path, mode, **options)
+        if gone:
+            os.unlink(path)
+        raise PermissionError(path)  # as netCDF does, whatever HDF5 has missed
+
+    monkeypatch.setattr(netCDF4, "Dataset", refuse)
+    assert dataset.generate([shard], overwrite=True, progress=False) == {shard.path: checksum}
+    gone = False
+    with pytest.raises(PermissionError):
+        dataset.generate([shard], overwrite=True, progress=False)
+
+
 @pytest.mark.parametrize("bad, message", [
     ({"case": "four_phase"}, "case must be one of"),
     ({"case": Case("../escape", CASES["two_phase_low"].ranges)}, "name of a case"),
