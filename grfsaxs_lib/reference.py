@@ -26,9 +26,9 @@ from .provenance import moved_into_place
 from .sampling import PARAMETERS, check_choice, keys, sample_parameters
 
 COUNTS = {
-    "two_phase_low": {"train": 8192, "validation": 128, "test": 2048},
-    "three_phase_low": {"train": 2560, "validation": 128, "test": 2048},
-    "three_phase_high": {"train": 2560, "validation": 128, "test": 2048},
+    "two_phase_low": {"train": 8192, "validation": 128, "test": 2048, "holdout": 512},
+    "three_phase_low": {"train": 2560, "validation": 128, "test": 2048, "holdout": 512},
+    "three_phase_high": {"train": 2560, "validation": 128, "test": 2048, "holdout": 512},
     "case_study": {"test": 500},
     "two_phase_point": {"test": 256},
     "three_phase_point": {"test": 256},

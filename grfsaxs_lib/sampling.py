@@ -13,6 +13,8 @@ import numpy as np
 from .parameters import get_case
 
 SPLITS = ("train", "validation", "test")
+HOLDOUT = "holdout"
+"""Further structures of a prior that have no part in any choice: they are opened once, for a headline number."""
 PURPOSES = ("structure", "parameters", "noise")
 PARAMETERS = ("scaling_parameter", "porosity", "layer_fraction")
 
@@ -28,7 +30,7 @@ def keys(case, split, indices, purpose, replicate=0):
     ----------
     case : str or Case
         Key of `CASES`, or a `Case` of one's own. Its name enters, its ranges do not.
-    split : {"train", "validation", "test"}
+    split : {"train", "validation", "test", "holdout"}
     indices : int or (n_sample,) array_like of int
         Positions in the split, each in [0, 2^32).
     purpose : {"structure", "parameters", "noise"}
@@ -78,7 +80,7 @@ def sample_parameters(case, split, indices):
 
 def _random_words(case, split, indices, purpose, replicate, n_word):
     """(n_sample, n_word) ndarray of uint64: what the seed sequence of each sample yields."""
-    check_choice("split", split, SPLITS)
+    check_choice("split", split, (*SPLITS, HOLDOUT))
     check_choice("purpose", purpose, PURPOSES)
     replicate = check_whole_number("replicate", replicate, 0, 2**32)
     indices = np.atleast_1d(indices)
