@@ -4,16 +4,20 @@ A tier is a table of notebook parameters, and nothing else.
 """
 
 import argparse
+import os
 import resource
+import signal
 import sys
 import time
 import warnings
 from ast import literal_eval
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from . import backend, campaign, cluster, dataset, paper, training
+from . import backend, campaign, cluster, dataset, paper, provenance, training
 from .grid import Grid
 
+_KEPT = "What is finished is kept"
 # Changes of the trees' settings that notebook 11 compares.
 _TREE_SETTINGS = [
     {"max_depth": 4},
@@ -110,29 +114,37 @@ def run_notebooks(tier, device, scheduler, first):
     if not todo:
         sys.exit(f"no notebook {first} or later; there are {', '.join(n.stem for n in notebooks) or 'none'}")
     executed = paper.data_directory(tier) / "executed"
-    executed.mkdir(parents=True, exist_ok=True)
     start = time.time()
     for number, notebook in enumerate(todo, 1):
         print(f"[{number:2d}/{len(todo)}] {notebook.stem}", flush=True)
         copy = executed / notebook.name
-        copy.unlink(missing_ok=True)
+        go_on = f"go on with: ./run_all.sh {tier} --from {notebook.name[:2]}"
         started = time.perf_counter()
         try:
-            papermill.execute_notebook(
-                notebook,
-                copy,
-                parameters=notebook_parameters(notebook, tier, device=device, scheduler=scheduler),
-                kernel_name="python3",
-                cwd=notebook.parent,
-                progress_bar=False,
-                stderr_file=sys.stderr,  # the notebooks' own progress bars
-                extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks would break those bars
-            )
+            with provenance.writing(copy):
+                executed.mkdir(parents=True, exist_ok=True)
+                copy.unlink(missing_ok=True)
+                papermill.execute_notebook(
+                    notebook,
+                    copy,
+                    parameters=notebook_parameters(notebook, tier, device=device, scheduler=scheduler),
+                    kernel_name="python3",
+                    cwd=notebook.parent,
+                    progress_bar=False,
+                    stderr_file=sys.stderr,  # the notebooks' own progress bars
+                    extra_arguments=["--log-level=CRITICAL"],  # the kernel's own remarks would break those bars
+                )
         except KeyboardInterrupt:
-            print(f"\nInterrupted in {notebook.stem}; go on with: ./run_all.sh {tier} --from {notebook.name[:2]}")
-            sys.exit(130)
+            print(f"\nInterrupted in {notebook.stem}; {go_on}", flush=True)
+            raise
+        except provenance.WriteError as error:
+            sys.exit(f"run_all.sh: {error}. {_KEPT}; {go_on}")
+        except _OutputError:
+            raise
         except Exception as error:
             name, reason = type(error).__name__, str(error)
+            if name == "PapermillExecutionError" and error.ename == "WriteError":
+                sys.exit(f"run_all.sh: {error.evalue}. {_KEPT}; {go_on}")
             if isinstance(error, PapermillExecutionError):
                 name, reason = error.ename, error.evalue
                 print("\n".join(error.traceback))
@@ -249,6 +261,69 @@ def _duration(seconds):
     return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
 
 
+class _Stopped(KeyboardInterrupt):
+    """A signal told this process to end; it unwinds as Ctrl-C does, which ends kernels and workers too."""
+
+
+@contextmanager
+def _signals_unwind():
+    def stop(number, frame):
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)  # a second one would disturb the clearing up
+        raise _Stopped(number)
+
+    # A signal that is ignored from the start stays so: nohup does that.
+    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _OutputError(OSError):
+    """The standard output takes no more text: a closed pipe, or a full disk."""
+
+
+class _Output:
+    """The standard output, with errors that tell it from the files that are written."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return self._tried(self._stream.write, text)
+
+    def flush(self):
+        self._tried(self._stream.flush)
+
+    def _tried(self, method, *text):
+        try:
+            return method(*text)
+        except OSError as error:
+            # What Python still holds goes nowhere, or its end would bring the same error again.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            raise _OutputError(error.errno, error.strerror) from error
+
+
+def _do(p):
+    if isinstance(cluster.parse_scheduler(p.scheduler), str):
+        with cluster.connect(p.scheduler):
+            pass  # an address that does not answer is told before the first notebook, not in the fourth
+    if p.task == "run":
+        run_notebooks(p.tier, p.device, p.scheduler, p.first)
+    elif p.task == "generate":
+        generate(p.tier, p.device, p.scheduler, p.shards)
+    else:
+        print_status(p.tier, p.device)
+    print(end="", flush=True)  # an output that takes no more is told here, not when Python ends
+
+
 def main(arguments=None):
     """Entry point of ``python -m grfsaxs_lib.pipeline``; see ``run_all.sh --help`` for the options."""
     parser = argparse.ArgumentParser(prog="run_all.sh")
@@ -261,17 +336,19 @@ def main(arguments=None):
     p = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", "the box of")  # notebook 04 looks into it
     try:
-        if isinstance(cluster.parse_scheduler(p.scheduler), str):
-            with cluster.connect(p.scheduler):
-                pass  # an address that does not answer is told before the first notebook, not in the fourth
-        if p.task == "run":
-            run_notebooks(p.tier, p.device, p.scheduler, p.first)
-        elif p.task == "generate":
-            generate(p.tier, p.device, p.scheduler, p.shards)
-        else:
-            print_status(p.tier, p.device)
-    except (ValueError, FileNotFoundError, cluster.ClusterError, backend.DeviceError) as error:
-        sys.exit(f"run_all.sh: {error}")
+        with _signals_unwind(), redirect_stdout(sys.stdout and _Output(sys.stdout)):
+            _do(p)
+    except KeyboardInterrupt as interrupt:
+        if p.task == "generate":
+            print(f"\nInterrupted. {_KEPT}; run the same again", file=sys.stderr)
+        sys.exit(128 + (interrupt.args[0] if isinstance(interrupt, _Stopped) else signal.SIGINT))
+    except provenance.WriteError as error:
+        sys.exit(f"run_all.sh: {error}. {_KEPT}; run the same again")
+    except _OutputError as error:
+        sys.exit(f"run_all.sh: the standard output takes no more text: {error.strerror}. {_KEPT}")
+    except (ValueError, OSError, cluster.ClusterError, backend.DeviceError) as error:
+        remedy = provenance.REMEDIES.get(getattr(error, "errno", None))
+        sys.exit(f"run_all.sh: {error}" + (f"; {remedy}" if remedy else ""))
 
 
 if __name__ == "__main__":

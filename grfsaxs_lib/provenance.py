@@ -1,16 +1,36 @@
 """Where a file comes from, and how it reaches the disk whole."""
 
+import errno
 import functools
 import importlib.metadata
 import os
 import platform
+import resource
 import subprocess
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Libraries that decide the numbers.
 _LIBRARIES = ("numpy", "scipy", "numba", "ducc0", "xgboost", "xgboost-cpu", "cupy-cuda12x", "cupy-cuda13x")
+
+_MAKE_WRITABLE = "make its folder writable, or work in a copy of the repository"
+# What helps where a file cannot be written, by the number of the error.
+REMEDIES = {
+    errno.ENOSPC: "free some space on its disk",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f unlimited)",
+    errno.EACCES: _MAKE_WRITABLE,
+    errno.EPERM: _MAKE_WRITABLE,
+    errno.EROFS: _MAKE_WRITABLE,
+}
+
+
+class WriteError(OSError):
+    """A file cannot be written, for a reason that lies outside of this package; the message says what helps."""
+
+    def __str__(self):
+        return f"{self.filename} could not be written: {self.strerror}; {REMEDIES[self.errno]}"
 
 
 def package_version():
@@ -51,21 +71,74 @@ def git_commit():
 
 
 @contextmanager
+def writing(path, *, temporary=None):
+    """Turn what keeps the block from writing `path` into an error that names it and says what helps.
+
+    Parameters
+    ----------
+    path : Path
+    temporary : Path, optional
+        What the block writes before it is renamed to `path`. Errors over other files pass, except over a folder
+        that `path` lies in.
+
+    Raises
+    ------
+    WriteError
+        If the disk or a quota is full, the file would be larger than the limit, or the folder is read-only.
+    """
+    written = temporary or path
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        about = error.filename
+        ours = about is None or os.fsdecode(about) in map(str, (written, path, *path.parents))
+        if error.errno in REMEDIES and ours:
+            raise WriteError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+    except Exception as error:
+        # HDF5 and XGBoost have errors of their own for this, some of them obscure.
+        if number := _obstacle(written):
+            raise WriteError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def _obstacle(path):
+    """Number of the error by which a file that is there cannot grow, or None."""
+    try:
+        size, disk = path.stat().st_size, os.statvfs(path)
+    except OSError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and size >= limit:
+        return errno.EFBIG
+    return None if disk.f_bavail else errno.ENOSPC
+
+
+@contextmanager
 def moved_into_place(path):
     """Yield a temporary name beside `path`; when the block ends well, make it durable and rename it.
 
     The folder is made if it is not there. A block that raises, or a process that dies, leaves what was at
     `path` as it was.
+
+    Raises
+    ------
+    WriteError
+        See `writing`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)  # the rename itself
+        with writing(path, temporary=temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)  # the rename itself
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # which would hide what the block has raised
+            temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(paths):

@@ -1,12 +1,20 @@
 """Tiers, data sets and status as `run_all.sh` asks for them."""
 
+import contextlib
+import errno
+import os
 import re
+import resource
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
-from grfsaxs_lib import paper, pipeline
+from grfsaxs_lib import paper, pipeline, provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:the box of")
@@ -103,3 +111,211 @@ def test_bad_values_end_without_a_traceback(elsewhere):
         pipeline.main(["generate", "smoke", "--shards", "3/2"])
     with pytest.raises(SystemExit, match="run_all.sh: device='gpu' needs"):
         pipeline.main(["generate", "smoke", "--device", "gpu"])
+
+
+# What takes no more -----------------------------------------------------------------------------------
+
+
+def closed_pipe():
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    "opened, reason", [(closed_pipe, "Broken pipe"), (lambda: os.open("/dev/full", os.O_WRONLY), "No space left")]
+)
+def test_an_output_that_takes_no_more(elsewhere, monkeypatch, opened, reason, at_once):
+    with os.fdopen(opened(), "w") as output:  # closing it must not raise the same again
+        output.reconfigure(write_through=at_once)
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit, match="^run_all.sh: the standard output takes no more text: " + reason):
+            pipeline.main(["status", "smoke"])
+
+
+def test_no_output_at_all(elsewhere, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    pipeline.main(["status", "smoke"])
+
+
+def test_a_shard_that_cannot_be_written(elsewhere, monkeypatch):
+    target = pipeline.plan_shards("smoke")[1].path
+
+    def generate(shards, client):
+        raise provenance.WriteError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(pipeline.dataset, "generate", generate)
+    with pytest.raises(SystemExit) as end:
+        pipeline.main(["generate", "smoke"])
+    assert end.value.code == (
+        f"run_all.sh: {target} could not be written: No space left on device; free some space on its disk. "
+        "What is finished is kept; run the same again"
+    )
+
+
+def test_errors_of_other_files_name_a_remedy(elsewhere, monkeypatch):
+    def fail(*args):
+        raise PermissionError(errno.EACCES, "Permission denied", "/some/file")
+
+    monkeypatch.setattr(pipeline, "print_status", fail)
+    with pytest.raises(SystemExit, match=r"^run_all.sh: \[Errno 13\] Permission denied: '/some/file'; make its folder"):
+        pipeline.main(["status", "smoke"])
+
+
+@pytest.fixture
+def one_notebook(tmp_path, monkeypatch):
+    """A function that leaves a root whose only notebook has this one cell."""
+    monkeypatch.setenv("GRFSAXS_ROOT", str(tmp_path))
+
+    def write(source):
+        cells = [
+            nbformat.v4.new_code_cell('tier = "smoke"', metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell(source),
+        ]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        (tmp_path / "notebooks").mkdir()
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "notebooks" / "07_only.ipynb")
+        return tmp_path
+
+    return write
+
+
+def test_an_executed_copy_that_cannot_be_written(one_notebook, monkeypatch):
+    import papermill
+
+    def execute(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    copy = one_notebook("pass") / "data" / "smoke" / "executed" / "07_only.ipynb"
+    with pytest.raises(SystemExit) as end:
+        pipeline.main(["run", "smoke"])
+    assert end.value.code == (
+        f"run_all.sh: {copy} could not be written: No space left on device; free some space on its disk. "
+        "What is finished is kept; go on with: ./run_all.sh smoke --from 07"
+    )
+
+
+def test_a_notebook_that_cannot_write(one_notebook):
+    """With a real limit on the size of files."""
+    root = one_notebook(
+        "from pathlib import Path\n"
+        "from grfsaxs_lib import paper, provenance\n"
+        "for size in (1000, 2_000_000):\n"
+        "    with provenance.moved_into_place(paper.root_directory() / f'{size}.bin') as temporary:\n"
+        "        temporary.write_bytes(bytes(size))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "grfsaxs_lib.pipeline", "run", "smoke"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
+        timeout=60,
+    )
+    assert run.returncode == 1 and "Traceback" not in run.stdout + run.stderr
+    assert run.stderr.splitlines()[-1] == (
+        f"run_all.sh: {root / '2000000.bin'} could not be written: File too large; raise the limit on the size of "
+        "files (ulimit -f unlimited). What is finished is kept; go on with: ./run_all.sh smoke --from 07"
+    )
+    assert sorted(path.name for path in root.glob("*.bin")) == ["1000.bin"]
+
+
+# Signals ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("task", ["generate", "status"])
+def test_signals_unwind(elsewhere, monkeypatch, capsys, number, task):
+    cleared = []
+
+    def work(p):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            if number != signal.SIGINT:
+                os.kill(os.getpid(), number)  # batch systems and shells send them twice: no harm to the clearing up
+            cleared.append(p.task)
+
+    monkeypatch.setattr(pipeline, "_do", work)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as end:
+        pipeline.main([task, "smoke"])
+    assert end.value.code == 128 + number and cleared == [task]
+    assert signal.getsignal(number) is before
+    message = "\nInterrupted. What is finished is kept; run the same again\n" if task == "generate" else ""
+    assert capsys.readouterr().err == message
+
+
+def test_a_signal_that_is_ignored_stays_ignored(elsewhere, monkeypatch):
+    """nohup lets a run go on when its terminal is closed."""
+    monkeypatch.setattr(pipeline, "_do", lambda p: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        pipeline.main(["status", "smoke"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def children(number):
+    """Processes that a process has started, and those that these have; from /proc."""
+    found = []
+    for path in Path(f"/proc/{number}/task").glob("*/children"):  # of each thread
+        for child in map(int, path.read_text().split()):
+            found += [child, *children(child)]
+    return found
+
+
+def ends_with_all_its_children(process, is_busy):
+    """Wait for the busy part, send SIGTERM; the exit status, once every process that it had started is gone."""
+    deadline = time.monotonic() + 60
+    while not is_busy():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    started = children(process.pid)
+    assert started
+    process.terminate()
+    process.communicate(timeout=30)
+    for number in started:
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < deadline + 10:
+                os.kill(number, 0)
+                time.sleep(0.05)
+            pytest.fail(f"process {number} is left")
+    return process.returncode
+
+
+def start(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "grfsaxs_lib.pipeline", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the test reads /proc")
+
+
+@needs_proc
+def test_a_signal_ends_the_kernel(one_notebook):
+    root = one_notebook(
+        "import subprocess, sys, time\n"
+        "from pathlib import Path\n"
+        "from grfsaxs_lib import paper\n"
+        "worker = subprocess.Popen(['sleep', '60'])\n"
+        "(paper.root_directory() / 'busy').touch()\n"
+        "time.sleep(60)"
+    )
+    with start("run", "smoke") as process:
+        assert ends_with_all_its_children(process, (root / "busy").exists) == 143
+
+
+@needs_proc
+def test_a_signal_ends_the_workers(elsewhere):
+    folder = elsewhere / "data" / "smoke" / "datasets"
+    with start("generate", "smoke", "--scheduler", "local:2") as process:
+        assert ends_with_all_its_children(process, lambda: folder.is_dir() and any(folder.glob("*.nc"))) == 143

@@ -150,7 +150,11 @@ def test_a_link_to_the_script_leads_to_its_own_folder(repository, elsewhere):
 def test_where_cd_looks_does_not_matter(repository, elsewhere, name):
     repository.folder.rename(repository.folder.with_name(name))
     elsewhere.rename(elsewhere.with_name(name))
-    options = {"CDPATH": str(elsewhere.parent), "OLDPWD": str(elsewhere.with_name(name)), "script": f"{name}/run_all.sh"}
+    options = {
+        "CDPATH": str(elsewhere.parent),
+        "OLDPWD": str(elsewhere.with_name(name)),
+        "script": f"{name}/run_all.sh",
+    }
     assert repository.call("status", "smoke", **options)[0] == 0
     assert (elsewhere.with_name(name) / ".venv" / "precious").exists()
 
@@ -219,7 +223,7 @@ def test_two_first_calls_at_once(repository):
 
 
 def test_an_environment_in_use_is_not_replaced(made):
-    made.at("pipeline", f'[[ $3 == run ]] || exit 0; {LASTS}')
+    made.at("pipeline", f"[[ $3 == run ]] || exit 0; {LASTS}")
     running = made.start("laptop")
     wait_for((made.fake / "pids").exists)
     made.change()
