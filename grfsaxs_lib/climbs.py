@@ -12,7 +12,6 @@ _STEPS = 15  # at most, of a climb
 _LONGEST = 0.3  # step
 
 
-@parallel
 def covariance_factors(places, variance, shares, deviation, correlations, bands):
     """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the places.
 
@@ -20,8 +19,14 @@ def covariance_factors(places, variance, shares, deviation, correlations, bands)
     divided by their invariant, to which the averages contribute `shares` w, so noise of diagonal variance D becomes
     N = (1 - 1 w^T) D (1 - w 1^T). That leaves no noise along w; what the invariant has is added once more.
     """
+    factors = np.zeros((*variance.shape, variance.shape[1]))
+    _covariance_factors(places, variance, shares, deviation, correlations, bands, factors)
+    return factors
+
+
+@parallel
+def _covariance_factors(places, variance, shares, deviation, correlations, bands, factors):
     n, n_bin = variance.shape
-    factors = np.zeros((n, n_bin, n_bin))
     for m in prange(n):
         S, weights, L = np.empty(n_bin), np.empty((3, 4)), factors[m]
         common = shares[m] * variance[m]
@@ -40,7 +45,6 @@ def covariance_factors(places, variance, shares, deviation, correlations, bands)
                     L[i, i] = np.sqrt(total + variance[m, i])
                 else:
                     L[i, j] = total / L[j, j]
-    return factors
 
 
 @jit
@@ -82,17 +86,24 @@ def _measure(curve, L, x, table, weights, slopes, value, information, gradient):
     return -np.dot(value[0], value[0]) / 2
 
 
-@parallel
 def climb(curves, factors, starts, table, thickness, n_output):
-    """Levenberg-Marquardt steps from each start: places, log likelihoods, information."""
+    """Levenberg-Marquardt steps from each start: places, log likelihoods, their information and their gradients."""
     n, n_start, _ = starts.shape
-    places, values, informations = starts.copy(), np.empty((n, n_start)), np.empty((n, n_start, 3, 3))
+    places, values = starts.copy(), np.empty((n, n_start))
+    informations, gradients = np.empty((n, n_start, 3, 3)), np.empty((n, n_start, 3))
+    _climb(curves, factors, table, thickness, n_output, places, values, informations, gradients)
+    return places, values, informations, gradients
+
+
+@parallel
+def _climb(curves, factors, table, thickness, n_output, places, values, informations, gradients):
+    n, n_start, _ = places.shape
     for m in prange(n):
         weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
-        tried, slope, slope_tried = np.empty((3, 3)), np.empty(3), np.empty(3)
+        tried, slope_tried = np.empty((3, 3)), np.empty(3)
         low, high = np.full(3, -1.0), np.full(3, 1.0)
         for k in range(n_start):
-            x, information = places[m, k], informations[m, k]
+            x, information, slope = places[m, k], informations[m, k], gradients[m, k]
             low[2], high[2] = _inside(x, thickness)
             best = _measure(curves[m], factors[m], x, table, weights, slopes, value, information, slope)
             damping = 1e-3
@@ -122,14 +133,18 @@ def climb(curves, factors, starts, table, thickness, n_output):
                     if damping > 1e6:
                         break
             values[m, k] = best
-    return places, values, informations
+
+
+def log_likelihoods(curves, factors, places, table, thickness):
+    """(n_sample, n_place) ndarray: log likelihoods, -inf outside the prior."""
+    values = np.empty(places.shape[:2])
+    _log_likelihoods(curves, factors, places, table, thickness, values)
+    return values
 
 
 @parallel
-def log_likelihoods(curves, factors, places, table, thickness):
-    """(n_sample, n_place) ndarray: log likelihoods, -inf outside the prior."""
+def _log_likelihoods(curves, factors, places, table, thickness, values):
     n, n_place, _ = places.shape
-    values = np.empty((n, n_place))
     for m in prange(n):
         weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
         x = np.empty(3)
@@ -142,4 +157,3 @@ def log_likelihoods(curves, factors, places, table, thickness):
                 value[0] = curves[m] - value[0]
                 _whiten(factors[m], value[:1])
                 values[m, k] = -np.dot(value[0], value[0]) / 2
-    return values

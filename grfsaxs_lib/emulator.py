@@ -24,7 +24,9 @@ nearest real structures. Rests are those of a curve that had no part in its Gaus
 cross-validation.
 """
 
+import hashlib
 import itertools
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,24 +54,22 @@ _NEIGHBOURS = 20  # real structures combined in a residual
 _NEAR_POROSITY = 4.0  # difference that counts as much as half the range of ln a in looking for them; in half ranges
 _NEAR_THICKNESS = 2.0  # the same, of the layer [nm]
 _LARGEST_INFLATION = 5.0  # of a fitted rest
-_FILE_VERSION = 4
+_FILE_VERSION = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Emulator:
-    """Mean and residuals of the curves of a case, from `fit`.
+    """Mean and residuals of the curves of a case at `PAPER_Q`, from `fit`.
 
     Attributes
     ----------
     case : Case
-    q : (n_q,) ndarray of float64
-        Scattering vector [nm^-1].
+        With the prior that the emulator was fitted to.
     structures : (n_structure, n_output) ndarray of float64
         Parameters of the real structures that it has learned from.
     """
 
     case: Case
-    q: np.ndarray
     _offset: np.ndarray  # (n_q,): ln A
     _knots: list
     _table: np.ndarray  # (points of the table, fine nodes)
@@ -180,7 +180,7 @@ class Emulator:
         """
         thickness = np.asarray(thickness, dtype=np.float64)
         if self._lattice is None:
-            return np.zeros((thickness.size, self.q.size))
+            return np.zeros((thickness.size, PAPER_Q.size))
         return lattice.look_up(self._lattice, thickness)
 
     def _drift_at(self, theta):
@@ -194,7 +194,7 @@ class Emulator:
         basis = NdBSpline.design_matrix(np.clip(coordinates, -1, 1), tuple(self._knots), 3)
         basis.resize(len(a), len(self._table))  # columns behind the last entry are left out
         rows = basis @ self._table
-        curves = [np.interp(position(x * self.q), self._nodes, row) for x, row in zip(a, rows, strict=True)]
+        curves = [np.interp(position(x * PAPER_Q), self._nodes, row) for x, row in zip(a, rows, strict=True)]
         curves = np.array(curves).reshape(len(a), -1) + self._offset + 3 * np.log(a)[:, np.newaxis]
         if self._lattice is not None:
             curves += self.of_lattice(layer_voxels(self.case, coordinates))
@@ -221,19 +221,18 @@ def aliasing(q, voxel_size):
     return 1 + 16.5323 * (np.asarray(q) * voxel_size / (2 * np.pi)) ** 4
 
 
-def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
-    """Learn the curves of a case, on the paper's grid.
+def fit(case, intensity, parameters, *, progress=False):
+    """Learn the curves of a case, on the paper's grid and at its q values.
 
     Parameters
     ----------
     case : str or Case
-    intensity : (n_sample, n_q) array_like
-        Clean curves of different structures, spread over the prior; some hundred for two phases, a thousand for three.
+    intensity : (n_sample, 500) array_like
+        Clean curves at `PAPER_Q` of different structures, spread over the prior; a few hundred for two phases, a
+        thousand for three.
         Beyond `CURVES_OF_MEAN` they have no part in the Gaussian processes.
     parameters : dict of str to (n_sample,) array_like
         Theirs.
-    q : (n_q,) array_like
-        Scattering vector [nm^-1].
     progress : bool
         Whether to show a bar.
 
@@ -247,7 +246,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     ValueError
         If there are fewer than 60 curves, an intensity is not positive, or a parameter is outside the prior.
     """
-    case, q = get_case(case), np.asarray(q, dtype=np.float64)
+    case, q = get_case(case), PAPER_Q
     theta, intensity = _theta(case, parameters), check("intensity", intensity)
     if intensity.shape != (len(theta), q.size) or len(theta) < 60:
         raise ValueError(f"intensity must hold 60 curves or more of {q.size} values each, got shape {intensity.shape}")
@@ -273,7 +272,7 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
             if step == 0 or last:
                 kernels = search_kernels(data, kernels)
             *manifold, inflation = interpolate(data, kernels, q, bar.update, last)
-            emulator = Emulator(case, q, offset, *manifold, _lattice=table)
+            emulator = Emulator(case, offset, *manifold, _lattice=table)
             for _ in range(3):
                 residual = (log_intensity - emulator._manifold(_stretched(theta, stretch))) / scatter
                 above, below = (emulator._manifold(_stretched(theta, stretch + h)) for h in (0.002, -0.002))
@@ -306,11 +305,11 @@ def fit(case, intensity, parameters, *, q=PAPER_Q, progress=False):
     )
 
 
-_ARRAYS = ("q", "structures", "_offset", "_table", "_nodes", "_lattice", "_drift", "_spread", "_stretches", "_rests")
+_ARRAYS = ("structures", "_offset", "_table", "_nodes", "_lattice", "_drift", "_spread", "_stretches", "_rests")
 
 
 def save(emulator, path):
-    """Write an emulator to a file, for `load`.
+    """Write an emulator to a file, for `load`, with the prior that it was fitted to and a checksum.
 
     Parameters
     ----------
@@ -320,9 +319,11 @@ def save(emulator, path):
     """
     arrays = {name: getattr(emulator, name) for name in _ARRAYS if getattr(emulator, name) is not None}
     arrays["_table"] = emulator._table.astype(np.float32)
-    knots = {f"knots{axis}": values for axis, values in enumerate(emulator._knots)}
+    arrays |= {f"knots{axis}": values for axis, values in enumerate(emulator._knots)}
+    arrays |= {"q": PAPER_Q, "case": emulator.case.name, "prior": json.dumps(emulator.case.ranges)}
+    arrays = {name: np.asarray(values) for name, values in arrays.items()}
     with moved_into_place(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez(file, case=emulator.case.name, version=_FILE_VERSION, **arrays, **knots)
+        np.savez(file, version=_FILE_VERSION, checksum=_checksum(arrays), **arrays)
 
 
 def load(path):
@@ -341,15 +342,35 @@ def load(path):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no emulator of this version of the program.
+        If it is damaged, or no emulator of this version of the program.
     """
-    with np.load(path, allow_pickle=False) as file:
-        if "version" not in file or int(file["version"]) != _FILE_VERSION:
-            raise ValueError(f"{path} holds no emulator of version {_FILE_VERSION}: fit one, notebook 11 does")
-        case = get_case(str(file["case"]))
-        knots = [file[f"knots{axis}"] for axis in range(len(case.outputs))]
-        arrays = {name: file[name] for name in _ARRAYS if name in file}
+    remedy = "remove it and fit the emulator again: notebook 11 does"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise a dozen kinds, of which only some are of this file
+        raise ValueError(f"{path} is damaged or not the file of an emulator ({error!r}); {remedy}") from None
+    if "version" not in arrays or not np.array_equal(arrays.pop("version"), _FILE_VERSION):
+        raise ValueError(f"{path} holds no emulator of version {_FILE_VERSION}; {remedy}")
+    if not np.array_equal(arrays.pop("checksum", ""), _checksum(arrays)):
+        raise ValueError(f"{path} is damaged: it does not hold what its checksum promises; {remedy}")
+    if not np.array_equal(arrays.pop("q"), PAPER_Q):
+        raise ValueError(f"{path} holds an emulator for other q values than PAPER_Q; {remedy}")
+    ranges = {name: tuple(bounds) for name, bounds in json.loads(str(arrays.pop("prior"))).items()}
+    case = Case(str(arrays.pop("case")), ranges)
+    knots = [arrays.pop(f"knots{axis}") for axis in range(len(case.outputs))]
     return Emulator(case, _knots=knots, _tree=KDTree(_place(case, arrays["structures"])), **arrays)
+
+
+def _checksum(arrays):
+    """SHA-256 over names, types, shapes and contents of arrays."""
+    digest = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _theta(case, parameters):

@@ -20,13 +20,15 @@ import numpy as np
 
 from . import backend
 from .grid import check_grid
-from .parameters import check_scalar, real_array
+from .parameters import check_scalar, numbers
 
 # Modes whose amplitude is below this share of the largest are neither drawn nor transformed. For Eq. (7) they
 # hold 2e-9 of the variance, and a cutoff of 1e-6 would more than double the modes.
 AMPLITUDE_CUTOFF = 1e-5
 # Eq. (7) needs a box of several wavelengths; shorter ones are far from the ensemble they stand for.
 MINIMUM_BOX = 8 * np.pi
+# A spectral density that still has this share of its maximum at the largest wave of the grid is cut off there.
+_RESOLVED = 0.01
 
 
 def spectral_density(q, scaling_parameter):
@@ -89,11 +91,18 @@ def mode_amplitudes(grid, scaling_parameter, spectral_density=spectral_density):
             first = np.float64(scaling_parameter * grid.q_spacing) ** -8
             n_shell = int(min(n_shell, ((first + 1) / AMPLITUDE_CUTOFF) ** (2 / 8) + 2))
     q = grid.q_spacing * np.sqrt(np.arange(1, n_shell))
-    density = real_array(spectral_density(q, scaling_parameter))
-    good = density is not None and density.shape == q.shape and np.isfinite(density).all()
-    if not good or (density < 0).any() or not density.any():
-        raise ValueError("spectral_density(q, a) must give one finite, non-negative value per q, not all zero")
+    counts = grid.shell_counts[1:n_shell]
+    rule = "must give one finite, non-negative value per q, not all zero at the waves of the box"
+    density = numbers("spectral_density(q, a)", spectral_density(q, scaling_parameter), rule=rule)
+    good = density.shape == q.shape and np.isfinite(density).all() and (density >= 0).all()
+    if not good or not density[counts > 0].any():
+        raise ValueError(
+            f"spectral_density(q, a) {rule}; got shape {density.shape} for {q.size} q values from {q[0]:.4g} nm^-1 on"
+            + (f", values from {density.min():g} to {density.max():g}" if density.size else "")
+        )
     amplitude = np.sqrt(density)
+    # Else squares may overflow; a power of two rounds nothing.
+    amplitude = np.ldexp(amplitude, -int(np.frexp(amplitude[counts > 0].max())[1]))
     n_kept = np.flatnonzero(amplitude > AMPLITUDE_CUTOFF * amplitude.max())[-1] + 1
     amplitude = np.concatenate([[0.0], amplitude[:n_kept]])
     return amplitude / np.sqrt(grid.shell_counts[: n_kept + 1] @ amplitude**2)
@@ -128,13 +137,17 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
     DeviceError
         If the device is not there.
 
+    MemoryError
+        If the grid needs more memory than is free.
+
     Warns
     -----
     UserWarning
-        If the box is shorter than :math:`8\pi a`.
+        If the box is shorter than :math:`8\pi a`, or voxels are so large that they cut the spectrum off.
     """
     kernels = backend.get_kernels(device)
-    check_grid(grid)
+    if out is None:
+        backend.check_memory(device, check_grid(grid).size)
     if out is not None and (out.shape != (grid.size,) * 3 or out.dtype != np.float32 or not out.flags.c_contiguous):
         raise ValueError(f"out must be a contiguous array of float32 of the shape of {grid}; got shape {out.shape}")
     scaling_parameter = check_scalar("scaling_parameter", scaling_parameter)
@@ -146,4 +159,12 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
             stacklevel=2,
         )
     amplitude = mode_amplitudes(grid, scaling_parameter, spectral_density)
+    at_nyquist = amplitude[(grid.size // 2) ** 2 :][:1] ** 2 / (amplitude**2).max()
+    if (at_nyquist > _RESOLVED).any():
+        warnings.warn(
+            f"voxels of {grid.voxel_size:g} nm are too large for scaling_parameter = {scaling_parameter:g} nm: at the "
+            f"largest wave that they hold the spectral density still is {at_nyquist.item():.2g} of its maximum, "
+            "so the field is rather noise of single voxels",
+            stacklevel=2,
+        )
     return kernels.gaussian_random_field(grid.size, amplitude.astype(np.float32), seed, out)

@@ -12,12 +12,13 @@ Conventions of the whole package:
 """
 
 import operator
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from .parameters import real_array
+from .parameters import numbers
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,16 @@ def check_q(q, grid=None):
     ValueError
         If q is empty, not one-dimensional, not finite, not positive, not
         strictly increasing, or beyond what the grid resolves.
+
+    Warns
+    -----
+    UserWarning
+        If q begins below the grid's smallest wave.
     """
-    given, q = q, real_array(q)
-    if q is None or q.ndim != 1 or q.size == 0:
-        raise ValueError(f"q must be a one-dimensional, non-empty array of numbers [nm^-1]; got {given!r}")
+    rule = "must be a one-dimensional, non-empty array of numbers [nm^-1]"
+    q = numbers("q", q, "nm-1", rule)
+    if q.ndim != 1 or q.size == 0:
+        raise ValueError(f"q {rule}; got shape {q.shape}")
     bad = ~(np.isfinite(q) & (q > 0))
     if bad.any():
         raise ValueError(f"q must be finite and positive [nm^-1]; q[{bad.argmax()}] is {q[bad.argmax()]:g}")
@@ -161,5 +168,11 @@ def check_q(q, grid=None):
         raise ValueError(
             f"q reaches {q[-1]:g} nm^-1, but a voxel of {grid.voxel_size:g} nm resolves only "
             f"q <= pi/voxel_size = {grid.q_nyquist:.4g} nm^-1; use smaller voxels or a shorter q"
+        )
+    if grid is not None and q[0] < grid.q_spacing:
+        warnings.warn(
+            f"the box of {grid.box_length:g} nm holds no wave below q = 2*pi/L = {grid.q_spacing:.4g} nm^-1; "
+            f"at {np.count_nonzero(q < grid.q_spacing)} of {q.size} q values the average of Eq. (4) is only a plateau",
+            stacklevel=3,
         )
     return q

@@ -15,16 +15,19 @@ layer, and waves fit again after a period. So climbs start at several porosities
 curves that fill the prior.
 """
 
+import warnings
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import log_ndtr, ndtri_exp
 from threadpoolctl import threadpool_limits
 
 from .climbs import climb, covariance_factors, log_likelihoods
-from .coordinates import from_coordinates, layer_nanometres, prior_limits, to_coordinates
-from .noise import estimate_noise_level
-from .parameters import check
+from .coordinates import coordinate_ends, from_coordinates, layer_nanometres, prior_limits, to_coordinates
+from .grid import PAPER_Q
+from .noise import estimate_noise_level, is_noise_strange
+from .parameters import check, numbers
 from .preprocess import log_intensity
 from .tables import collocation, look_up, nodes, sites
 
@@ -42,6 +45,44 @@ _SHRINKAGE = 0.1  # of R towards none
 _CLIP = 4.0  # deviations, of a rest that enters R
 _STARTS = 6  # of a fit; a posterior starts at all porosities of the bank
 _BLOCK = 256  # curves at a time
+# Chi-square per degree of freedom of curves that fit. Of 1024 real ones a case that an emulator had not seen, 1.2 % lay
+# above if it had learned from 128 structures, at most 0.1 % if from thousands; none lay below.
+_CHI_SQUARE = (0.2, 2.5)
+_BEYOND = 4.0  # deviations beyond the prior; of the same curves one in 4096 had more
+
+
+class MisfitWarning(UserWarning):
+    """Curves that the model does not describe, or only beyond its prior; what was read off them means little."""
+
+
+class Fit(NamedTuple):
+    """Most likely parameters of measured curves, from `Likelihood.fit`.
+
+    Attributes
+    ----------
+    estimates, errors : dict of str to (n_sample,) ndarray of float64
+        For each output, inside the prior; and standard errors, from the curvature of the likelihood.
+    chi_square : (n_sample,) ndarray of float64
+        Per degree of freedom, under the noise and the scatter that the likelihood states: about 1 where it is right.
+    """
+
+    estimates: dict
+    errors: dict
+    chi_square: np.ndarray
+
+
+class Draws(dict):
+    """Posterior draws by output, (n_sample, n_draws) ndarrays of float64, from `Likelihood.posterior`.
+
+    Attributes
+    ----------
+    chi_square : (n_sample,) ndarray of float64
+        At the most likely parameters, as in `Fit`.
+    """
+
+    def __init__(self, draws, chi_square):
+        super().__init__(draws)
+        self.chi_square = chi_square
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,18 +114,23 @@ class Likelihood:
 
         Returns
         -------
-        estimates, errors : dict of str to (n_sample,) ndarray of float64
-            For each output, inside the prior; and standard errors, from the curvature of the likelihood.
+        Fit
 
         Raises
         ------
         ValueError
             If an intensity is not positive and finite, or the shape does not fit.
+
+        Warns
+        -----
+        MisfitWarning
+            If curves do not fit, or fit better beyond the prior, or have a noise that no level explains.
         """
         curves, variance, _ = self.average(intensity)
-        theta, error = self._fit(curves, variance)
+        theta, error, chi_square, beyond = self._fit(curves, variance)
+        self._warn(chi_square, beyond, is_noise_strange(intensity, PAPER_Q))
         outputs = self.emulator.case.outputs
-        return dict(zip(outputs, theta.T, strict=True)), dict(zip(outputs, error.T, strict=True))
+        return Fit(dict(zip(outputs, theta.T, strict=True)), dict(zip(outputs, error.T, strict=True)), chi_square)
 
     def inputs(self, intensity):
         """What a regression can learn from: the fit, its errors, the noise, and the averaged log intensity.
@@ -96,7 +142,7 @@ class Likelihood:
         (n_sample, n_input) ndarray of float32
         """
         curves, variance, noise_level = self.average(intensity)
-        theta, error = self._fit(curves, variance)
+        theta, error, _, _ = self._fit(curves, variance)
         return np.column_stack([theta, error, np.log(noise_level), curves]).astype(np.float32)
 
     def average(self, intensity):
@@ -110,13 +156,13 @@ class Likelihood:
             Averages of the normalised log intensity, and their variance by measurement noise before normalisation.
         noise_level : (n_sample,) ndarray of float64
         """
-        intensity, n_q = np.asarray(intensity, dtype=np.float64), self.emulator.q.size
-        if intensity.ndim != 2 or intensity.shape[1] != n_q:
-            raise ValueError(f"intensity must have shape (n_sample, {n_q}), got {intensity.shape}")
-        noise_level = estimate_noise_level(intensity, self.emulator.q)
+        intensity = check("intensity", intensity)
+        if intensity.ndim != 2 or intensity.shape[1] != PAPER_Q.size:
+            raise ValueError(f"intensity must have shape (n_sample, {PAPER_Q.size}), got {intensity.shape}")
+        noise_level = estimate_noise_level(intensity, PAPER_Q)
         # The logarithm of a lognormal variable lies half its variance below that of its mean.
         variance = np.log1p(noise_level[:, np.newaxis] / intensity)
-        curves = _average(log_intensity(intensity, self.emulator.q) + variance / 2, self._edges)
+        curves = _average(log_intensity(intensity, PAPER_Q) + variance / 2, self._edges)
         return curves, self._of_average(variance), noise_level
 
     def draw(self, parameters, noise_level, rng):
@@ -163,27 +209,41 @@ class Likelihood:
 
         Returns
         -------
-        dict of str to (n_sample, n_draws) ndarray of float64
-            For each output, in random order.
+        Draws
+            In random order.
 
         Raises
         ------
         ValueError
-            If the shapes do not fit.
+            If the shapes do not fit, a value is not finite, a variance is negative, or `n_draws` is not a positive
+            integer.
+
+        Warns
+        -----
+        MisfitWarning
+            As `fit`, but for the noise.
         """
-        curves, variance = np.asarray(curves, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+        curves, variance = numbers("curves", curves), numbers("variance", variance)
         if curves.shape != (len(curves), self._edges.size) or variance.shape != curves.shape:
             raise ValueError(
                 f"curves and variance must have shape (n_sample, {self._edges.size}), as average() returns them; "
                 f"got {curves.shape} and {variance.shape}"
             )
-        blocks = range(0, max(len(curves), 1), _BLOCK)
+        bad = ~(np.isfinite(curves) & np.isfinite(variance) & (variance >= 0)).all(axis=1)
+        if bad.any():
+            raise ValueError(f"curves must be finite and variance finite and not negative; curve {bad.argmax()} is not")
+        if not isinstance(n_draws, int | np.integer) or n_draws < 1:
+            raise ValueError(f"n_draws must be a positive integer; got {n_draws!r}")
+        draws, chi_square = np.empty((len(curves), n_draws, self._n_output)), np.empty(len(curves))
+        beyond = np.empty(len(curves))
         with threadpool_limits(1, user_api="blas"):
-            parts = [
-                self._sample(curves[start : start + _BLOCK], variance[start : start + _BLOCK], rng, n_draws)
-                for start in blocks
-            ]
-        return dict(zip(self.emulator.case.outputs, np.moveaxis(np.concatenate(parts), -1, 0), strict=True))
+            for start in range(0, len(curves), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                draws[block], chi_square[block], beyond[block] = self._sample(
+                    curves[block], variance[block], rng, n_draws
+                )
+        self._warn(chi_square, beyond)
+        return Draws(zip(self.emulator.case.outputs, np.moveaxis(draws, -1, 0), strict=True), chi_square)
 
     def in_volume(self, volume):
         """The likelihood of curves of another box.
@@ -209,15 +269,58 @@ class Likelihood:
         return replace(self, _deviation=shrunk * self._deviation, _stretch=shrunk * self._stretch)
 
     def _fit(self, curves, variance):
-        """(n_sample, n_output) ndarrays: estimates and standard errors."""
-        parts = []
-        for start in range(0, max(len(curves), 1), _BLOCK):
+        """(n_sample, n_output) ndarrays: estimates and standard errors; (n_sample,): what `_goodness` says of them."""
+        theta, error = np.empty((2, len(curves), self._n_output))
+        chi_square, beyond = np.empty((2, len(curves)))
+        for start in range(0, len(curves), _BLOCK):
             block = slice(start, start + _BLOCK)
             place, value = self._climb(curves[block], variance[block], _STARTS)
             best = place[np.arange(len(place)), value.argmax(axis=1)][:, np.newaxis]
-            place, _, information, _ = self._climb_on(curves[block], variance[block], best[:, 0], best)
-            parts.append(self._describe(place[:, 0], information[:, 0]))
-        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+            (place, value, information, gradient), _ = self._climb_on(curves[block], variance[block], best[:, 0], best)
+            theta[block], error[block] = self._describe(place[:, 0], information[:, 0])
+            chi_square[block], beyond[block] = self._goodness(
+                place[:, 0], value[:, 0], information[:, 0], gradient[:, 0]
+            )
+        return theta, error, chi_square, beyond
+
+    def _goodness(self, place, value, information, gradient):
+        """(n_sample,) ndarrays: chi-square per degree of freedom, and how many deviations beyond the prior the best is.
+
+        Beyond a bound at which the optimisation ended lies what the score statistic says: the chi-square that one
+        more step without bounds would take off. Effective scales may leave the prior of a a little; what that is in
+        deviations tells the rest.
+        """
+        n = self._n_output
+        information = information[:, :n, :n] + 3 * np.eye(n)  # 3: of the range from -1 to 1
+        pull = np.einsum("ni,ni->n", gradient[:, :n], np.linalg.solve(information, gradient[:, :n, np.newaxis])[..., 0])
+        low, high = coordinate_ends(self.emulator.case)[:, 0]
+        scale = low + (place[:, 0] + 1) / 2 * (high - low)
+        ends = np.log(self.emulator.case.ranges["scaling_parameter"])
+        theta = np.clip(from_coordinates(self.emulator.case, place[:, :n]), *prior_limits(self.emulator.case))
+        variance = self._stretch_sd(theta) ** 2 + np.linalg.inv(information)[:, 0, 0] * ((high - low) / 2) ** 2
+        outside = np.maximum(0, np.maximum(ends[0] - scale, scale - ends[1]))
+        chi_square = -2 * value / (self._edges.size - n)
+        return chi_square, np.sqrt(np.maximum(pull, outside**2 / variance))
+
+    def _warn(self, chi_square, beyond, strange=False):
+        """Warn of curves that do not fit, of those that fit better beyond the prior, and of a strange noise."""
+        low, high = _CHI_SQUARE
+        reasons = {
+            f"do not fit: chi-square per degree of freedom is outside [{low:g}, {high:g}]": (chi_square > high)
+            | (chi_square < low),
+            f"fit better beyond the prior, by {_BEYOND:g} deviations or more": beyond > _BEYOND,
+            "have a noise that the model does not know: single values that are off, or another scale": strange,
+        }
+        for what, bad in reasons.items():
+            if np.any(bad):
+                first = ", ".join(map(str, np.flatnonzero(bad)[:5])) + (", ..." if np.sum(bad) > 5 else "")
+                warnings.warn(
+                    f"{np.sum(bad)} of {bad.size} curves (index {first}) {what}. Do not trust what was read off them "
+                    f"for {self.emulator.case.name}; check the case, the unit of q, the scale of the intensity "
+                    "(Grid.intensity_scale), background and hot pixels",
+                    MisfitWarning,
+                    stacklevel=3,
+                )
 
     def _climb(self, curves, variance, count):
         """Maxima that are reached from the closest starts, (n_sample, n_start, 3), and their log likelihoods."""
@@ -229,14 +332,14 @@ class Likelihood:
         closest = distances.argmin(axis=2)
         order = np.argsort(np.take_along_axis(distances, closest[..., np.newaxis], axis=2)[..., 0], axis=1)[:, :count]
         starts = self._places.reshape(n_porosity, -1, 3)[order, np.take_along_axis(closest, order, axis=1)]
-        return self._climb_on(curves, variance, starts[:, 0], starts)[:2]
+        return self._climb_on(curves, variance, starts[:, 0], starts)[0][:2]
 
     def _climb_on(self, curves, variance, there, starts):
-        """Maxima from the starts with the covariance of places `there`; log likelihoods, information, factors of it."""
+        """What `climb` finds from the starts with the covariance at places `there`, and the factors of that."""
         shares = self._invariant_shares(curves)
         bands = _bands(self.emulator.case, there)
         factors = covariance_factors(there, variance, shares, self._deviation, self._correlations, bands)
-        return *climb(curves, factors, starts, self._table, self._thickness, self._n_output), factors
+        return climb(curves, factors, starts, self._table, self._thickness, self._n_output), factors
 
     def _describe(self, place, information):
         """Parameters of places, inside the prior, and their standard errors."""
@@ -257,11 +360,14 @@ class Likelihood:
         return theta, np.minimum(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), (high - low) / np.sqrt(12))
 
     def _sample(self, curves, variance, rng, n_draws):
-        """(n_sample, n_draws, n_output) ndarray."""
+        """(n_sample, n_draws, n_output) ndarray, and the goodness of fit at the best of the maxima."""
         n, p, each = len(curves), self._n_output, np.arange(len(curves))[:, np.newaxis]
         place, value = self._climb(curves, variance, None)
         best = place[each[:, 0], value.argmax(axis=1)]
-        place, value, information, factor = self._climb_on(curves, variance, best, place)
+        (place, value, information, gradient), factor = self._climb_on(curves, variance, best, place)
+        goodness = self._goodness(
+            *(values[each[:, 0], value.argmax(axis=1)] for values in (place, value, information, gradient))
+        )
         centres = place[..., :p]
         laplace = np.linalg.inv(information[..., :p, :p] + 3 * np.eye(p))  # 3: of the range from -1 to 1
         spread = 2 * laplace
@@ -288,7 +394,7 @@ class Likelihood:
         theta = from_coordinates(self.emulator.case, np.clip(x, -1, 1)).reshape(-1, p)
         theta, log_ratio = self._unstretch(theta, rng)
         chosen = _choose(_shares(weights + log_ratio.reshape(n, n_draws)), n_draws, rng)
-        return theta.reshape(n, n_draws, p)[each, rng.permuted(chosen, axis=1)]
+        return theta.reshape(n, n_draws, p)[each, rng.permuted(chosen, axis=1)], *goodness
 
     def _unstretch(self, theta, rng):
         """Parameters of the prior for parameters with an effective scale b, and the log weights of these draws.
@@ -298,13 +404,16 @@ class Likelihood:
         """
         limits, sd = self.emulator.case.ranges["scaling_parameter"], self._stretch_sd(theta)
         ends = np.log(np.divide.outer(limits, theta[:, 0])) / sd
-        side = np.where(ends[0] > 0, -1, 1)  # below the prior, draw in the tail in which ndtr keeps its precision
-        low, high = ndtr(np.sort(side * ends, axis=0))
-        shift = sd * np.clip(side * ndtri(low + (high - low) * rng.random(len(theta))), *ends)
+        # Draws are in the lower tail, by logarithms: it holds its precision however far away the prior is.
+        side = np.where(ends[0] > 0, -1, 1)
+        low, high = log_ndtr(np.sort(side * ends, axis=0))
+        share = 1 - rng.random(len(theta))  # never 0
+        shift = side * ndtri_exp(high + np.log(share + (1 - share) * np.exp(low - high)))
+        shift = sd * np.clip(shift, *ends)
         theta = np.column_stack([np.clip(theta[:, 0] * np.exp(shift), *limits), theta[:, 1:]])
         true_sd = self._stretch_sd(theta)
         log_ratio = shift + np.log(sd / true_sd) + shift**2 / 2 * (sd**-2 - true_sd**-2)
-        return theta, np.log(np.maximum(high - low, 1e-300)) + np.where(high > low, log_ratio, 0)
+        return theta, high + np.log1p(-np.exp(low - high)) + log_ratio
 
     def _correlated(self, places, rng):
         """(n_sample, n_bin) ndarray: normal numbers with the correlations R at places."""
@@ -334,13 +443,12 @@ class Likelihood:
 
     def _invariant_shares(self, curves):
         """(n_sample, n_bin) ndarray: shares of the averages in the invariant."""
-        q = self.emulator.q
-        shares = np.exp(curves) * np.add.reduceat(q**2 * np.gradient(q), self._edges)
+        shares = np.exp(curves) * np.add.reduceat(PAPER_Q**2 * np.gradient(PAPER_Q), self._edges)
         return shares / shares.sum(axis=1, keepdims=True)
 
     def _of_average(self, variance):
         """Variance of averages over independent values."""
-        return _average(variance, self._edges) / np.diff(self._edges, append=self.emulator.q.size)
+        return _average(variance, self._edges) / np.diff(self._edges, append=PAPER_Q.size)
 
     @property
     def _n_output(self):
@@ -360,7 +468,7 @@ def prepare(emulator):
         After about 25 s on one core; it takes 80 MB for three phases.
     """
     # Averages over one q spacing of the paper's box (four values) where shells are few, over two above.
-    edges = np.array([i for i in (*range(0, 80, 4), *range(80, emulator.q.size, 7)) if i < emulator.q.size])
+    edges = np.array([i for i in (*range(0, 80, 4), *range(80, PAPER_Q.size, 7))])
     thickness = _thickness_bounds(emulator.case)
     table = _tabulate(emulator, edges)
     deviation, correlations = _scatter(emulator, edges, thickness)
@@ -386,7 +494,7 @@ def _tabulate(emulator, edges):
     n = len(emulator.case.outputs)
 
     def mean(x):
-        return _average(log_intensity(np.exp(emulator.curves(x)), emulator.q).astype(np.float64), edges)
+        return _average(log_intensity(np.exp(emulator.curves(x)), PAPER_Q).astype(np.float64), edges)
 
     size = (*_TABLE[:n], *[1] * (3 - n))
     table = _in_blocks(mean, _grid([sites(m) for m in size[:n]])).reshape(*size, -1)
@@ -397,7 +505,7 @@ def _tabulate(emulator, edges):
 
 def _scatter(emulator, edges, thickness):
     """Deviations S on a coarse grid, and the correlations R of rests in bands."""
-    case, q, n = emulator.case, emulator.q, len(emulator.case.outputs)
+    case, q, n = emulator.case, PAPER_Q, len(emulator.case.outputs)
     low, high = prior_limits(case)
     count = max(round(_LOCAL[n] * len(emulator.structures)), _LEAST_LOCAL)
 

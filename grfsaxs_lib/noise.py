@@ -74,8 +74,15 @@ def add_noise(intensity, noise_level, rng):
         raise ValueError(
             f"noise_level must be one number or one a curve; got shape {alpha.shape} for curves of shape {I.shape[:-1]}"
         )
-    s2 = np.log1p(alpha[..., np.newaxis] / I)
-    return I * np.exp(np.sqrt(s2) * rng.standard_normal(I.shape) - s2 / 2)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        s2 = np.log1p(alpha[..., np.newaxis] / I)
+        noisy = I * np.exp(np.sqrt(s2) * rng.standard_normal(I.shape) - s2 / 2)
+    if not (np.isfinite(noisy) & (noisy > 0)).all():
+        raise ValueError(
+            f"intensity from {I.min():.3g} to {I.max():.3g} with noise_level up to {alpha.max():.3g} gives measured "
+            "intensities that no float64 holds; is it on the paper's scale (Grid.intensity_scale)?"
+        )
+    return noisy
 
 
 def estimate_noise_level(intensity, q):
@@ -102,16 +109,39 @@ def estimate_noise_level(intensity, q):
     ValueError
         If an intensity is not positive and finite, or there are too few q values.
     """
+    level, _ = _tail_noise(intensity, q)
+    lower, upper = NOISE_LEVEL_RANGE
+    return np.clip(level, lower / 2, 1.3 * upper)
+
+
+def is_noise_strange(intensity, q):
+    """Whether no noise level of the paper explains the roughness of a tail.
+
+    Either its level is three times the largest of the prior or more, as it is where the intensity is not on the
+    paper's scale; or half of the tail is more than five times smoother than its mean, as it is where single values are
+    off, such as hot pixels.
+
+    Parameters and errors are those of `estimate_noise_level`.
+
+    Returns
+    -------
+    (...) ndarray of bool
+    """
+    level, typical = _tail_noise(intensity, q)
+    lower, upper = NOISE_LEVEL_RANGE
+    return (level > 3 * upper) | ((level > lower / 2) & (typical < 0.2 * level))
+
+
+def _tail_noise(intensity, q):
+    """(...) ndarrays: noise levels by the mean and by the median of the tail."""
     intensity, q = check("intensity", intensity), np.asarray(q)
     tail = q > 1.2
     if intensity.shape[-1:] != q.shape or tail.sum() < 10:
         raise ValueError(f"intensity {intensity.shape} must have q as last axis, with ten values or more above 1.2")
     tail = intensity[..., tail]
-    logs = np.log(tail)
-    variance = np.clip(np.diff(logs, 2, axis=-1) ** 2 / 6, 0, 2)
-    level = np.mean(np.expm1(variance) * (tail[..., 2:] + tail[..., 1:-1] + tail[..., :-2]) / 3, axis=-1)
-    lower, upper = NOISE_LEVEL_RANGE
-    return np.clip(level, lower / 2, 1.3 * upper)
+    variance = np.clip(np.diff(np.log(tail), 2, axis=-1) ** 2 / 6, 0, 2)
+    levels = np.expm1(variance) * (tail[..., 2:] + tail[..., 1:-1] + tail[..., :-2]) / 3
+    return np.mean(levels, axis=-1), np.median(levels, axis=-1) / 0.455  # the median of a chi-square of one degree
 
 
 def _broadcasts(shape, target):

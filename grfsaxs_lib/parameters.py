@@ -70,16 +70,73 @@ VARIABLES = {
 }
 
 
-def real_array(value):
-    """Return `value` as a float64 array, or None if it is not made of real numbers."""
+# What a unit is worth in the package's own; the spellings are those of UDUNITS, of xarray files and of beamlines.
+_LENGTHS = {"nm": 1.0, "nanometer": 1.0, "nanometre": 1.0, "angstrom": 0.1, "a": 0.1, "å": 0.1, "um": 1e3, "m": 1e9}
+_UNITS = {
+    "nm": _LENGTHS,
+    "nm-1": {form.format(name): 1 / size for name, size in _LENGTHS.items() for form in ("{}-1", "{}^-1", "1/{}")},
+    "1": {"": 1.0, "1": 1.0, "dimensionless": 1.0, "%": 0.01, "percent": 0.01},
+    "voxel": {"voxel": 1.0, "voxels": 1.0},
+}
+
+
+def numbers(name, value, unit=None, rule="must be real numbers"):
+    """Return `value` as a float64 array of plain real numbers; the one place that decides what a number is.
+
+    Parameters
+    ----------
+    name : str
+        What the numbers are, for the message.
+    value : array_like
+        Integers or floating-point numbers. A ``units`` attribute, such as that of an `xarray.DataArray`, is honoured.
+    unit : str, optional
+        The unit of the result, a key of the package's own units; without it a ``units`` attribute is not looked at.
+    rule : str
+        What `name` must be, for the message.
+
+    Returns
+    -------
+    ndarray of float64
+        In `unit`, converted where the attribute names another unit of the same kind.
+
+    Raises
+    ------
+    ValueError
+        If an element is masked, complex, a boolean or no number at all, or the units contradict.
+    """
+    refuse_masked(name, value)
     try:
         array = np.asarray(value)
     except ValueError:  # nested lists of unequal lengths
-        return None
-    return array.astype(np.float64) if array.dtype.kind in "iuf" else None
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} {rule}; got {_shortened(value)}")
+    array = array.astype(np.float64)
+    given = getattr(value, "attrs", {}).get("units") if unit else None
+    if given is None:
+        return array
+    try:
+        size = _UNITS[unit][str(given).strip().lower()]
+    except KeyError:
+        known = ", ".join(filter(None, _UNITS[unit]))
+        raise ValueError(f"{name} has units {given!r}, but [{unit}] is needed; convert it (known: {known})") from None
+    return array * size if size != 1 else array
 
 
-def check(name, value):
+def refuse_masked(name, value):
+    """Raise ValueError if an element of `value` is masked: as a plain array it would be a number like any other."""
+    if np.ma.is_masked(value):
+        count = np.ma.count_masked(value)
+        elements = "element" if count == 1 else "elements"
+        raise ValueError(f"{name} has {count} masked {elements}; leave them out or fill them first")
+
+
+def _shortened(value):
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check(name, value, *, any_unit=False, first=0):
     """Return `value` as a float64 array, or say why it cannot be the variable `name`.
 
     Parameters
@@ -88,6 +145,10 @@ def check(name, value):
         A key of `VARIABLES`.
     value : array_like
         Numbers to check.
+    any_unit : bool
+        Whether the unit is of no concern, as for an intensity that will be normalised.
+    first : int
+        Position of `value` in a longer array of which it is a block; for the message.
 
     Returns
     -------
@@ -96,18 +157,20 @@ def check(name, value):
     Raises
     ------
     ValueError
-        If any element is not a finite number inside the physical range.
+        As `numbers`; or if any element is not a finite number inside the physical range.
     """
-    variable, array = VARIABLES[name], real_array(value)
-    if array is None:
-        raise ValueError(f"{name} must be a number in {variable.allowed}; got {value!r}")
+    variable = VARIABLES[name]
+    array = numbers(name, value, None if any_unit else variable.unit, f"must be a number in {variable.allowed}")
     above = array >= variable.lower if variable.closed_lower else array > variable.lower
-    good = np.isfinite(array) & above & (array < variable.upper)
-    if not good.all():
-        raise ValueError(
-            f"{name} must lie in {variable.allowed}; got {array[~good].flat[0]:g}"
-            + ("" if array.ndim == 0 else f" ({np.count_nonzero(~good)} of {array.size} values are outside)")
-        )
+    bad = ~(np.isfinite(array) & above & (array < variable.upper))
+    if bad.any():
+        message = f"{name} must lie in {variable.allowed}; got {array[bad].flat[0]:g}"
+        if array.ndim:
+            place = np.argwhere(bad)[0]
+            place[0] += first
+            message += f" ({np.count_nonzero(bad)} of {array.size} values are outside, "
+            message += f"the first at index [{', '.join(map(str, place))}])"
+        raise ValueError(message)
     return array
 
 

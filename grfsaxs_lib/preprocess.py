@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .grid import check_q
-from .parameters import check
+from .parameters import check, refuse_masked
 
 _CURVES_AT_A_TIME = 8192  # bounds the float64 temporaries to about 100 MB for 500 q values
 
@@ -45,11 +45,7 @@ def porod_invariant(intensity, q):
     ValueError
         If an intensity is not positive and finite, q is not valid, or their shapes do not fit.
     """
-    q = check_q(q)
-    if q.size < 2:
-        raise ValueError("the Porod invariant needs at least two q values; got one")
-    intensity = _check_curves(intensity, q)
-    return np.sum(intensity * (q**2 * np.gradient(q)), axis=-1)
+    return _invariant(*_check_curves(intensity, q))
 
 
 def normalise_intensity(intensity, q):
@@ -62,8 +58,7 @@ def normalise_intensity(intensity, q):
     (..., n_q) ndarray of float64
         Normalised intensity [nm\ :sup:`3`]; a prefactor of the intensity cancels.
     """
-    intensity = np.asarray(intensity, dtype=np.float64)
-    return intensity / (4 * np.pi * porod_invariant(intensity, q))[..., np.newaxis]
+    return _normalised(intensity, q)
 
 
 def log_intensity(intensity, q, out=None):
@@ -82,7 +77,7 @@ def log_intensity(intensity, q, out=None):
     result = np.empty(intensity.shape, dtype=np.float32) if out is None else out
     curves, logs = intensity.reshape(-1, intensity.shape[-1]), result.reshape(-1, intensity.shape[-1])
     for block in _blocks(curves):
-        logs[block] = np.log(normalise_intensity(curves[block], q))
+        logs[block] = np.log(_normalised(curves[block], q, block.start))
     return result
 
 
@@ -229,14 +224,27 @@ def _blocks(curves):
 
 
 def _as_curves(intensity):
+    refuse_masked("intensity", intensity)
     intensity = np.asarray(intensity)
     if intensity.ndim == 0:
         raise ValueError("intensity must have q as its last axis; got a single number")
     return np.ascontiguousarray(intensity)
 
 
-def _check_curves(intensity, q):
-    intensity = check("intensity", intensity)
+def _check_curves(intensity, q, first=0):
+    q = check_q(q)
+    if q.size < 2:
+        raise ValueError("the Porod invariant needs at least two q values; got one")
+    intensity = check("intensity", intensity, any_unit=True, first=first)
     if intensity.ndim == 0 or intensity.shape[-1] != q.size:
         raise ValueError(f"intensity must have q ({q.size} values) as last axis; got shape {intensity.shape}")
-    return intensity
+    return intensity, q
+
+
+def _invariant(intensity, q):
+    return np.sum(intensity * (q**2 * np.gradient(q)), axis=-1)
+
+
+def _normalised(intensity, q, first=0):
+    intensity, q = _check_curves(intensity, q, first)
+    return intensity / (4 * np.pi * _invariant(intensity, q))[..., np.newaxis]

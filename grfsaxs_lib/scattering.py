@@ -10,9 +10,9 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
-from .backend import kernels_of
+from .backend import kernels_of, plain_array
 from .grid import PAPER_Q, check_grid, check_q
-from .parameters import real_array
+from .parameters import numbers
 
 # Half width of the orientation average in units of q_spacing: beyond it a weight is below exp(-32).
 _REACH = 4
@@ -81,9 +81,10 @@ def last_shell(grid, q):
 
 def check_densities(densities):
     """Return the electron densities of pore, layer and solid as three finite floats."""
-    array = real_array(densities)
-    if array is None or array.shape != (3,) or not np.isfinite(array).all():
-        raise ValueError(f"densities must be three finite numbers (pore, layer, solid); got {densities!r}")
+    rule = "must be three finite numbers (pore, layer, solid)"
+    array = numbers("densities", densities, rule=rule)
+    if array.shape != (3,) or not np.isfinite(array).all():
+        raise ValueError(f"densities {rule}; got {densities!r}")
     return tuple(map(float, array))
 
 
@@ -112,11 +113,10 @@ def scattering_intensity(phases, grid, q=PAPER_Q, densities=DENSITIES):
     """
     q = check_q(q, check_grid(grid))
     densities = check_densities(densities)
-    shape = getattr(phases, "shape", None)
-    if shape != (grid.size,) * 3 or phases.dtype != np.uint8:
+    phases = plain_array("phases", phases)
+    if phases.shape != (grid.size,) * 3 or phases.dtype != np.uint8:
         raise ValueError(
-            f"phases must be an array of uint8 of shape {(grid.size,) * 3}; "
-            f"got {getattr(phases, 'dtype', type(phases).__name__)} of shape {shape}"
+            f"phases must be an array of uint8 of shape {(grid.size,) * 3}; got {phases.dtype} of shape {phases.shape}"
         )
     if int(phases.max()) > 2:
         raise ValueError(f"phases must be 0 (pore), 1 (layer) or 2 (solid); got {int(phases.max())}")

@@ -7,7 +7,7 @@ from .field import check_seed, gaussian_random_field, spectral_density
 from .grid import PAPER_Q, check_grid, check_q
 from .parameters import check
 from .scattering import DENSITIES, average_shells, check_densities, last_shell, scattering_intensity
-from .structure import check_cut, phase_map
+from .structure import check_cut, cut, phase_map
 
 
 def simulate(
@@ -61,6 +61,8 @@ def simulate(
     ValueError, DeviceError
         Before any structure is made; but for a layer too deep for the filter (see `phase_map`) and a spectral
         density that is none, which show only when their structure is made.
+    MemoryError
+        If the grid needs more memory than is free.
     """
     kernels = backend.get_kernels(device)
     q = check_q(q, check_grid(grid))
@@ -71,6 +73,7 @@ def simulate(
     a, epsilon, nu, seeds = np.broadcast_arrays(
         check("scaling_parameter", scaling_parameter), porosity, layer_fraction, seeds
     )
+    backend.check_memory(device, grid.size)
     intensity = np.empty((*a.shape, q.size))
     field = unread = None
 
@@ -89,13 +92,7 @@ def simulate(
             )
             if unread is not None:  # while a GPU draws this field
                 average(*unread)
-            phases = phase_map(
-                field,
-                porosity=epsilon[index],
-                layer_fraction=nu[index],
-                smoothing_sigma=smoothing_sigma,
-                overwrite_field=True,
-            )
+            phases = cut(field, epsilon[index], nu[index], smoothing_sigma, overwrite_field=True)
             unread = index, kernels.shell_sums(phases, densities, last_shell(grid, q))
             if progress is not None:
                 progress(1)

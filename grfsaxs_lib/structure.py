@@ -11,7 +11,7 @@ in real space, with a kernel wide enough for the threshold at hand.
 import numpy as np
 from scipy.special import erfc
 
-from .backend import kernels_of
+from .backend import kernels_of, plain_array
 from .parameters import check, check_scalar
 
 PORE, LAYER, SOLID = 0, 1, 2
@@ -117,17 +117,26 @@ def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0, overw
     Raises
     ------
     ValueError
-        For values outside their range, a field that is not a cube of float32, or a layer deeper than 37 sigma.
+        For values outside their range, a field that is not a cube of float32, is constant or has values that are not
+        finite or masked, or a layer deeper than 37 sigma.
     """
-    shape = getattr(field, "shape", None)
-    if shape is None or len(shape) != 3 or len(set(shape)) != 1 or field.dtype != np.float32:
-        raise ValueError(
-            f"field must be a cubic (N, N, N) array of float32; got {getattr(field, 'dtype', type(field).__name__)} "
-            f"of shape {shape}"
-        )
+    field = plain_array("field", field)
+    shape = field.shape
+    if len(shape) != 3 or len(set(shape)) != 1 or field.dtype != np.float32:
+        raise ValueError(f"field must be a cubic (N, N, N) array of float32; got {field.dtype} of shape {shape}")
     porosity, layer_fraction, sigma = check_cut(
         check_scalar("porosity", porosity), check_scalar("layer_fraction", layer_fraction), smoothing_sigma, shape[0]
     )
+    lowest, highest = float(field.min()), float(field.max())
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise ValueError("field must be finite; it holds NaN or infinity")
+    if lowest == highest:
+        raise ValueError(f"field must vary, or no threshold can cut it; it is {lowest:g} everywhere")
+    return cut(field, porosity, layer_fraction, sigma, overwrite_field)
+
+
+def cut(field, porosity, layer_fraction, sigma, overwrite_field):
+    """What `phase_map` does once its arguments are checked."""
     kernels = kernels_of(field)
     n_pore_and_layer = round(float(porosity) * field.size)
     n_pore = round(float(porosity * (1 - layer_fraction)) * field.size)

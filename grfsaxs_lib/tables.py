@@ -4,10 +4,12 @@ Coordinates go from -1 to 1. An axis that is not needed has length 1.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-jit = njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-parallel = njit(cache=True, nogil=True, parallel=True, fastmath={"contract", "reassoc"})
+from . import compiled
+
+jit = compiled.serial("contract", "reassoc")
+parallel = compiled.parallel("contract", "reassoc")
 
 
 def nodes(n):
@@ -102,14 +104,17 @@ def interpolate(table, x, weights, value):
                     value[b] += w * table[i + p, j + q, k + r, b]
 
 
-@parallel
 def look_up(places, table, deviation):
-    """Averaged curves and deviations at places."""
-    n, n_bin = len(places), table.shape[3]
-    curves, deviations = np.empty((n, n_bin)), np.empty((n, n_bin))
-    for i in prange(n):
-        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, n_bin))
+    """(n, n_bin) ndarrays: averaged curves and deviations at places."""
+    curves, deviations = np.empty((2, len(places), table.shape[3]))
+    _look_up(places, table, deviation, curves, deviations)
+    return curves, deviations
+
+
+@parallel
+def _look_up(places, table, deviation, curves, deviations):
+    for i in prange(len(places)):
+        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, table.shape[3]))
         evaluate(table, places[i], weights, slopes, value)
         curves[i] = value[0]
         interpolate(deviation, places[i], weights, deviations[i])
-    return curves, deviations

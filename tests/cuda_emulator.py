@@ -108,6 +108,9 @@ class ndarray:  # noqa: N801, CuPy's name
     def get(self, *, out, blocking):
         out[...] = self._host
 
+    def min(self):
+        return self._host.min()
+
     def max(self):
         return self._host.max()
 

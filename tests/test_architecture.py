@@ -10,15 +10,15 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "grfsaxs_lib"
 NAME = PACKAGE.name
 
-# Data flow one way; only `simulation` composes the physics; the leaves are open to all but the kernels.
-LEAVES = {"parameters", "provenance"}
+# Data flow one way; only `simulation` composes the physics; the leaves are open to all, the kernels know one.
+LEAVES = {"parameters", "provenance", "compiled"}
 PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation"}
 PHYSICS |= {"shardfile", "dataset", "reference"}
 PHYSICS |= {"coordinates", "gaussian_process", "emulator", "tables", "climbs", "likelihood"}
 AFTER_PHYSICS = {"instrument", "noise", "preprocess", "training", "model", "evaluation", "plotting", "paper"}
 MANY = {"sampling", "cluster", "campaign", "pipeline"}  # samples, tasks, and their composition
 ALLOWED = {
-    "kernels": set(),
+    "kernels": {"compiled"},
     **{module: set() for module in LEAVES},
     "backend": {"kernels"},
     "grid": set(),
@@ -37,7 +37,7 @@ ALLOWED = {
     "emulator": {"coordinates", "gaussian_process", "grid", "lattice"},
     "tables": set(),
     "climbs": {"tables"},
-    "likelihood": {"climbs", "coordinates", "emulator", "noise", "preprocess", "tables"},
+    "likelihood": {"climbs", "coordinates", "emulator", "grid", "noise", "preprocess", "tables"},
     "campaign": {"cluster", "dataset", "preprocess", "training"},
     "pipeline": {"backend", "campaign", "cluster", "dataset", "grid", "paper", "training"},
     **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},

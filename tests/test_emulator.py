@@ -200,3 +200,67 @@ def test_neighbours_share_the_thickness_of_the_layer(case):
     np.testing.assert_allclose(found, thickness, rtol=1e-12)
     places = emulator._place(case, theta)
     np.testing.assert_allclose(places[1] - places[0], [0, 0, np.diff(thickness)[0] / 2], atol=1e-12)
+
+
+def test_the_prior_that_an_emulator_was_fitted_to_is_kept(tmp_path):
+    """Coordinates are relative to the prior, so the same tables mean other curves under another one."""
+    usual = CASES[CASE]
+    wide = replace(usual, ranges={"scaling_parameter": (0.7, 9.0), "porosity": (0.08, 0.55)})
+    curves = reference.load(CASE, "train").isel(sample=slice(128))
+    fitted = emulator.fit(wide, curves["intensity"].values, parameters_of(curves))
+    emulator.save(fitted, tmp_path / "wide.npz")
+    again = emulator.load(tmp_path / "wide.npz")
+    theta = {"scaling_parameter": [0.75, 4.0, 8.5], "porosity": [0.09, 0.3, 0.54]}
+    assert again.case == wide
+    np.testing.assert_allclose(again.mean(theta), fitted.mean(theta), atol=1e-5)  # float32
+
+
+def spoil(path, kind):
+    """Damage the file of an emulator, or change what it holds."""
+    content = bytearray(path.read_bytes())
+    arrays = dict(np.load(path))
+    if kind == "truncated":
+        path.write_bytes(content[:-2000])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("no emulator")
+    elif kind == "a single array":
+        np.save(path.with_suffix(".npy"), np.ones(3))
+        path.with_suffix(".npy").replace(path)
+    elif kind == "objects":
+        np.savez(path, version=arrays["version"], case=np.array([{}], dtype=object))
+    elif kind == "reversed nodes":
+        np.savez(path, **arrays | {"_nodes": arrays["_nodes"][::-1]})
+    elif kind == "another q":
+        np.savez(path, **arrays | {"q": 10 * arrays["q"]})
+    elif kind == "another prior":
+        np.savez(path, **arrays | {"prior": str(arrays["prior"]).replace("8.0", "9.0")})
+    elif kind == "an array less":
+        np.savez(path, **{name: values for name, values in arrays.items() if name != "_drift"})
+    elif kind == "another version":
+        np.savez(path, **arrays | {"version": 4})
+    else:  # a bit somewhere
+        content[int(kind) % len(content)] ^= 1
+        path.write_bytes(content)
+
+
+KINDS = ["truncated", "empty", "text", "a single array", "objects", "reversed nodes", "another q", "another prior"]
+KINDS += ["an array less", "another version", *np.random.default_rng(0).integers(0, 2**31, 25).astype(str)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_are_refused_by_name_with_what_to_do(fitted, tmp_path, kind):
+    path = tmp_path / "emulator.npz"
+    emulator.save(fitted, path)
+    spoil(path, kind)
+    try:
+        again = emulator.load(path)
+    except ValueError as error:
+        assert str(path) in str(error) and "fit the emulator again" in str(error)
+    else:  # a bit that no array depends on, such as a date in the archive
+        assert kind.isdigit()
+        for name in emulator._ARRAYS:
+            np.testing.assert_array_equal(
+                getattr(again, name), getattr(fitted, name) if name != "_table" else fitted._table.astype(np.float32)
+            )

@@ -18,6 +18,7 @@ from grfsaxs_lib.field import (
     spectral_density,
 )
 from grfsaxs_lib.grid import Grid
+from grfsaxs_lib.simulation import simulate
 
 SINGLE = float(np.finfo(np.float32).eps)
 
@@ -218,3 +219,47 @@ def test_a_short_box_is_warned_of():
         gaussian_random_field(grid, scaling_parameter=longest * 0.999, seed=1)
     with pytest.warns(UserWarning, match=r"the box of 8 nm is shorter than 8\*pi\*scaling_parameter = "):
         gaussian_random_field(grid, scaling_parameter=longest * 1.001, seed=1)
+
+
+def test_a_scale_far_below_a_voxel_is_warned_of():
+    with pytest.warns(UserWarning, match="voxels of 1 nm are too large for scaling_parameter = 0.1 nm"):
+        noise = gaussian_random_field(Grid(32, 1.0), scaling_parameter=0.1, seed=1)
+    assert abs(np.corrcoef(noise[:-1].ravel(), noise[1:].ravel())[0, 1]) < 0.03  # neighbours know nothing of each other
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gaussian_random_field(Grid(32, 1.0), scaling_parameter=0.8, seed=1)  # the smallest a on the coarsest tier
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        lambda q, a: np.where(np.abs(q / q[0] - 7**0.5) < 1e-9, 1.0, 0.0),  # 7 is no sum of three squares
+        lambda q, a: np.full(q.shape, "1"),
+        lambda q, a: np.ones(3),
+        lambda q, a: 1 + 0j * q,
+        lambda q, a: np.ma.masked_less(q, 1.0),
+    ],
+    ids=["no mode", "text", "another shape", "complex", "masked"],
+)
+def test_a_density_without_use_is_named(density):
+    with pytest.raises(ValueError, match="^spectral_density"):
+        gaussian_random_field(Grid(32, 1.0), scaling_parameter=1.0, seed=1, spectral_density=density)
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e-300])
+def test_the_size_of_a_density_does_not_matter(factor):
+    fields = [
+        gaussian_random_field(
+            Grid(16, 1.0), scaling_parameter=0.6, seed=1, spectral_density=lambda q, a, f=f: f * spectral_density(q, a)
+        )
+        for f in (1.0, factor)
+    ]
+    np.testing.assert_allclose(*fields, rtol=1e-5, atol=1e-6)  # a factor that is no power of two rounds
+
+
+def test_memory_is_compared_before_any_work():
+    for huge in (4096, 8192):
+        with pytest.raises(MemoryError, match=rf"{huge}\^3 voxels need about \d+.*GiB are free; use a grid of at most"):
+            gaussian_random_field(Grid(huge, 0.5), scaling_parameter=4.0, seed=1)
+        with pytest.raises(MemoryError, match="are free"):
+            simulate(Grid(huge, 0.5), scaling_parameter=4.0, porosity=0.5, seed=1)

@@ -1,5 +1,6 @@
 """Fits and posteriors through an emulator: against known parameters, a general optimiser, and sums over a grid."""
 
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -69,7 +70,7 @@ def covariance_at(prepared, theta, variance, curve):
 
 def test_errors_are_those_stated(prepared, measured):
     theta, intensity = measured
-    estimates, errors = prepared.fit(intensity)
+    estimates, errors, _ = prepared.fit(intensity)
     for name in CASE.outputs:
         z = (estimates[name] - theta[name]) / errors[name]
         # The robust deviation of 600 has a standard error of 5 %; near the prior's ends errors are not normal.
@@ -169,6 +170,109 @@ def test_scales_are_freed_of_their_stretch_inside_the_prior(prepared):
         assert weight @ drawn[:, 0] / weight.sum() == pytest.approx(expected, abs=0.03 * sd * effective)
 
 
+@pytest.mark.parametrize("volume", [1.0, 64.0, np.inf])
+@pytest.mark.parametrize("effective, end", [(1e-3, 0.8), (0.5, 0.8), (0.76, 0.8), (8.6, 8.0), (30.0, 8.0), (1e4, 8.0)])
+def test_scales_outside_the_prior_come_from_its_nearest_end(prepared, effective, end, volume):
+    """However small the tail of the stretch is there: it underflows from 38 deviations on."""
+    this = prepared.in_volume(volume)
+    theta = np.tile([effective, 0.3], (2000, 1))
+    drawn, log_weight = this._unstretch(theta, np.random.default_rng(RNG))
+    assert np.isfinite(log_weight).all()
+    # The tail beyond a distance d falls off over sd^2 / d at most, and over a deviation where d is small.
+    sd = this._stretch_sd(theta[:1]).item()
+    assert np.abs(drawn[:, 0] / end - 1).max() < 12 * sd
+    assert ((drawn[:, 0] >= 0.8) & (drawn[:, 0] <= 8.0)).all()
+
+
+@pytest.fixture(scope="module")
+def outside_the_prior():
+    """A real structure of a = 0.76 nm, which no uniform prior from 0.8 nm on holds."""
+    curve = gx.simulate(gx.PAPER_GRID, scaling_parameter=0.76, porosity=0.3, seed=1)
+    return gx.add_noise(curve[np.newaxis], 1e3, np.random.default_rng(0))
+
+
+def test_a_structure_below_the_prior_is_put_at_its_lower_end_and_warned_of(prepared, outside_the_prior):
+    with pytest.warns(likelihood.MisfitWarning, match="beyond the prior"):
+        estimates, _, _ = prepared.fit(outside_the_prior)
+    assert estimates["scaling_parameter"] == pytest.approx(0.8)
+    for this in (prepared, prepared.in_volume(np.inf)):
+        with pytest.warns(likelihood.MisfitWarning):
+            draws = this.posterior(*this.average(outside_the_prior)[:2], np.random.default_rng(0))
+        assert draws["scaling_parameter"].max() < 0.81
+
+
+def bad_curves():
+    """What is not of the model, by name."""
+    q, rng = gx.PAPER_Q, np.random.default_rng(0)
+    real = reference.load(CASE.name, "test")["intensity"].values[7].astype(np.float64)
+    layered = reference.load("three_phase_high", "test").isel(sample=slice(64))
+    layered = layered["intensity"].values[layered["layer_fraction"].values > 0.2][0].astype(np.float64)
+    x = 5 * q
+    return {
+        "constant": np.full(q.size, 1e9),
+        "noise": 1e8 * np.exp(rng.standard_normal(q.size)),
+        "line": 1e9 * (4 - q),
+        "spike at low q": real * np.where(np.arange(q.size) == 20, 1e3, 1),
+        "hot pixel at high q": real * np.where(np.arange(q.size) == 400, 30, 1),
+        "three phases": layered,
+        "tiny": 1e-200 * real,
+        "on another scale": 1e6 * gx.add_noise(real, 1e4, rng),
+        "background": real + 1e6,
+        "power law": 1e8 * q**-4,
+        "spheres": 1e12 * (3 * (np.sin(x) - x * np.cos(x)) / x**3) ** 2 + 10,
+        "Guinier": 1e12 * np.exp(-((4 * q) ** 2) / 5) + 1e3,
+    }
+
+
+@pytest.mark.parametrize("name", bad_curves())
+def test_curves_that_do_not_fit_are_warned_of(prepared, name):
+    with pytest.warns(likelihood.MisfitWarning, match=r"1 of 1 curves \(index 0\)"):
+        prepared.fit(bad_curves()[name][np.newaxis])
+
+
+def warned_of(prepared, curves):
+    """Share of curves that single fits warn of."""
+    count = 0
+    for curve in curves:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            prepared.fit(curve[np.newaxis])
+        count += any(issubclass(warning.category, likelihood.MisfitWarning) for warning in caught)
+    return count / len(curves)
+
+
+def test_real_curves_are_hardly_ever_warned_of(prepared):
+    real = reference.load(CASE.name, "test")["intensity"].values[:500]
+    rng = np.random.default_rng(RNG)
+    curves = gx.add_noise(real, noise.sample_noise_level(rng, len(real)), rng)
+    assert warned_of(prepared, curves) <= 0.02
+    # Of 79 to 80 numbers, a box's scatter that neighbours state to 10 %: 1 within a few per cent on the average.
+    assert np.median(prepared.fit(curves).chi_square) == pytest.approx(1, abs=0.2)
+
+
+def test_chi_square_is_that_of_the_stated_covariance(prepared, measured):
+    intensity = measured[1][:40]
+    curves, variance, _ = prepared.average(intensity)
+    estimates, _, chi_square = prepared.fit(intensity)
+    found = np.stack(list(estimates.values()), axis=1)
+    expected = []
+    for curve, noise_variance, point in zip(curves, variance, found, strict=True):
+        covariance = covariance_at(prepared, point, noise_variance, curve)
+        residual = curve - tabulated(prepared, point[np.newaxis])[0][0]
+        expected.append(residual @ np.linalg.solve(covariance, residual) / (curve.size - 2))
+    # The covariance is taken where the optimisation began, and estimates are moved inside the prior.
+    np.testing.assert_allclose(np.median(chi_square / expected), 1, atol=0.02)
+    draws = prepared.posterior(curves, variance, np.random.default_rng(0), 8)
+    np.testing.assert_allclose(np.median(draws.chi_square / chi_square), 1, atol=0.02)
+
+
+def test_no_curves_give_no_estimates(prepared):
+    estimates, errors, chi_square = prepared.fit(np.empty((0, gx.PAPER_Q.size)))
+    assert estimates["porosity"].shape == errors["porosity"].shape == chi_square.shape == (0,)
+    draws = prepared.posterior(np.empty((0, 80)), np.empty((0, 80)), np.random.default_rng(0), 7)
+    assert draws["porosity"].shape == (0, 7)
+
+
 def test_the_prior_is_uniform_in_the_parameters():
     case = gx.CASES["three_phase_high"]
     empty = SimpleNamespace(case=case)
@@ -231,7 +335,7 @@ def test_three_phase_posteriors_cover_what_their_own_model_draws(three_phases):
 
 def test_inputs_hold_fit_errors_noise_and_curve(prepared, measured):
     inputs = prepared.inputs(measured[1][:5])
-    estimates, errors = prepared.fit(measured[1][:5])
+    estimates, errors, _ = prepared.fit(measured[1][:5])
     assert inputs.dtype == np.float32
     np.testing.assert_allclose(inputs[:, 0], estimates["scaling_parameter"], rtol=1e-6)
     np.testing.assert_allclose(inputs[:, 3], errors["porosity"], rtol=1e-6)
@@ -271,6 +375,21 @@ def test_bad_arguments_are_refused(prepared):
         prepared.fit(np.ones(500))
     with pytest.raises(ValueError, match="as average"):
         prepared.posterior(np.ones((2, 500)), np.ones((2, 500)), np.random.default_rng(0))
+    curves, variance = np.zeros((3, 80)), np.ones((3, 80))
+    for broken in (np.nan, -1.0, np.inf):
+        spoilt = variance.copy()
+        spoilt[1, 5] = broken
+        with pytest.raises(ValueError, match="curve 1 is not"):
+            prepared.posterior(curves, spoilt, np.random.default_rng(0))
+    for n_draws in (0, -1, 2.5, None):
+        with pytest.raises(ValueError, match="n_draws must be a positive integer"):
+            prepared.posterior(curves, variance, np.random.default_rng(0), n_draws)
+    batch = np.full((4, 500), 1e9)
+    batch[2, 17] = np.nan
+    with pytest.raises(ValueError, match=r"first at index \[2, 17\]"):
+        prepared.fit(batch)
+    with pytest.raises(ValueError, match="1 masked element"):
+        prepared.fit(np.ma.masked_equal(np.where(np.isnan(batch), 7, batch), 7))
     with pytest.raises(ValueError, match="count must be from 2 to 256"):
         prepared.emulator.residuals({"scaling_parameter": [4.0], "porosity": [0.3]}, 1)
     with pytest.raises(ValueError, match="above 1.2"):

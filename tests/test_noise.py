@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from grfsaxs_lib.noise import NOISE_LEVEL_RANGE, add_noise, sample_noise_level
+from grfsaxs_lib import reference
+from grfsaxs_lib.grid import PAPER_Q
+from grfsaxs_lib.noise import NOISE_LEVEL_RANGE, add_noise, is_noise_strange, sample_noise_level
 
 intensities = hnp.arrays(
     np.float64, hnp.array_shapes(min_dims=1, max_dims=3, max_side=5), elements=st.floats(1e-2, 1e16)
@@ -104,3 +106,21 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_only_a_generator_is_a_source_of_randomness(rng):
     with pytest.raises(TypeError, match="Generator"):
         add_noise(np.ones(3), 1.0, rng)
+
+
+@pytest.mark.parametrize("intensity", [1e-310, 1e-200, 1e-290])
+def test_noise_that_no_float_holds_is_refused(intensity):
+    """Its lognormal underflows to 0, or overflows to NaN."""
+    with pytest.raises(ValueError, match="paper's scale"):
+        add_noise(np.full(1000, intensity), 1e3, np.random.default_rng(0))
+
+
+def test_a_strange_noise_is_found_and_a_usual_one_is_not():
+    rng = np.random.default_rng(0)
+    clean = reference.load("two_phase_low", "test")["intensity"].values[:300].astype(np.float64)
+    curves = add_noise(clean, sample_noise_level(rng, 300), rng)
+    assert not is_noise_strange(curves, PAPER_Q).any() and not is_noise_strange(clean, PAPER_Q).any()
+    hot = curves.copy()
+    hot[np.arange(300), rng.integers(220, 490, 300)] *= 100
+    assert is_noise_strange(hot, PAPER_Q).mean() > 0.97
+    assert is_noise_strange(1e6 * curves, PAPER_Q).mean() > 0.97

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from grfsaxs_lib.parameters import CASES, VARIABLES, Case, check, get_case
+from grfsaxs_lib.parameters import numbers as as_numbers
 
 names = st.sampled_from(sorted(VARIABLES))
 numbers = st.floats(allow_nan=True, allow_infinity=True)
@@ -47,6 +49,58 @@ def test_messages_name_value_and_range():
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(ValueError, match=r"^porosity must be a number in \(0, 1\)"):
         check("porosity", value)
+
+
+@pytest.mark.parametrize("value", [True, np.array([True]), 0.5 + 0j, np.array([1j]), "0.5", b"0.5", np.array(["0.5"])])
+def test_booleans_complex_numbers_and_text_are_no_numbers(value):
+    with pytest.raises(ValueError, match="^porosity must be a number"):
+        check("porosity", value)
+
+
+def test_masked_elements_are_refused_and_others_are_not():
+    masked = np.ma.masked_greater([0.2, 0.9, 0.3], 0.5)
+    with pytest.raises(ValueError, match="porosity has 1 masked element; leave"):
+        check("porosity", masked)
+    np.testing.assert_array_equal(check("porosity", np.ma.masked_greater([0.2, 0.3], 0.5)), [0.2, 0.3])
+
+
+@pytest.mark.parametrize("name, units, given, expected", [
+    ("scaling_parameter", "angstrom", 40.0, 4.0),
+    ("scaling_parameter", "nm", 4.0, 4.0),
+    ("q", "1/angstrom", 0.1, 1.0),
+    ("q", "angstrom-1", 0.1, 1.0),
+    ("q", "nm^-1", 0.1, 0.1),
+    ("porosity", "%", 30.0, 0.3),
+    ("porosity", "1", 0.3, 0.3),
+])  # fmt: skip
+def test_the_unit_of_labelled_data_is_honoured(name, units, given, expected):
+    labelled = xr.DataArray([given, given], attrs={"units": units})
+    np.testing.assert_allclose(check(name, labelled), [expected] * 2, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "name, units", [("scaling_parameter", "nm-1"), ("q", "nm"), ("q", "degree"), ("porosity", "nm")]
+)
+def test_a_unit_of_another_kind_is_refused(name, units):
+    with pytest.raises(ValueError, match=f"{name} has units '{units}', but "):
+        check(name, xr.DataArray([0.3], attrs={"units": units}))
+
+
+def test_the_unit_of_an_intensity_matters_where_its_scale_does():
+    absolute = xr.DataArray([5.0], attrs={"units": "cm-1"})
+    assert check("intensity", absolute, any_unit=True) == 5.0
+    with pytest.raises(ValueError, match="intensity has units 'cm-1'"):
+        check("intensity", absolute)
+
+
+def test_a_block_of_a_longer_array_names_the_index_in_it():
+    with pytest.raises(ValueError, match=r"first at index \[17, 1\]"):
+        check("intensity", [[1.0, 2.0], [3.0, np.nan]], first=16)
+
+
+def test_numbers_name_the_rule_that_they_break():
+    with pytest.raises(ValueError, match="^weights must be three numbers; got 'abc'$"):
+        as_numbers("weights", "abc", rule="must be three numbers")
 
 
 def test_check_keeps_the_shape_and_returns_float64():

@@ -138,3 +138,25 @@ def test_damaged_descriptions_are_refused(training_curves, spoil):
     del content["scale"]
     with pytest.raises(ValueError, match="scale"):
         Preprocessing.from_json(content)
+
+
+def test_the_index_of_a_bad_curve_is_that_in_the_batch(training_curves, monkeypatch):
+    monkeypatch.setattr("grfsaxs_lib.preprocess._CURVES_AT_A_TIME", 2)
+    spoilt = training_curves[:6].copy()
+    spoilt[5, 3] = np.nan
+    with pytest.raises(ValueError, match=r"first at index \[5, 3\]"):
+        log_intensity(spoilt, Q)
+
+
+@pytest.mark.parametrize("function", [porod_invariant, normalise_intensity, log_intensity])
+@pytest.mark.parametrize("kind", ["masked", "complex", "text", "boolean"])
+def test_what_is_no_plain_number_is_refused(training_curves, function, kind):
+    curve = training_curves[0]
+    bad = {
+        "masked": np.ma.masked_equal(curve, curve[2]),
+        "complex": curve + 0j,
+        "text": curve.astype(str),
+        "boolean": curve > 0,
+    }[kind]
+    with pytest.raises(ValueError, match="^intensity"):
+        function(bad, Q)

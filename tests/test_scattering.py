@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -287,3 +288,22 @@ def test_bad_q(q):
 def test_bad_grids(grid):
     with pytest.raises(ValueError, match="^grid must be a Grid"):
         scattering_intensity(PHASES, grid, GOOD_Q)
+
+
+def test_a_masked_phase_is_refused():
+    """Its number may lie outside the table of densities, of which the maximum of a masked array says nothing."""
+    phases = np.random.default_rng(0).integers(0, 3, (16, 16, 16)).astype(np.uint8)
+    phases[1, 2, 3] = 200
+    with pytest.raises(ValueError, match="phases has 1 masked element"):
+        scattering_intensity(np.ma.masked_greater(phases, 2), Grid(16, 1.0), [1.0])
+    with pytest.raises(ValueError, match="got 200"):
+        scattering_intensity(np.ma.masked_array(phases), Grid(16, 1.0), [1.0])
+
+
+def test_q_below_the_smallest_wave_is_warned_of(to_device):
+    grid, phases = Grid(16, 1.0), to_device(np.eye(16, dtype=np.uint8)[np.newaxis].repeat(16, axis=0))
+    with pytest.warns(UserWarning, match=r"no wave below q = 2\*pi/L = 0.3927 nm\^-1; at 2 of 3 q values"):
+        scattering_intensity(phases, grid, [0.1, 0.3, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scattering_intensity(phases, grid, [0.4, 1.0])

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import fft, ndimage, special
@@ -296,3 +297,26 @@ def test_a_layer_beyond_the_reach_of_the_filter(to_device):
     field[1:] -= 1  # no ties at the first threshold
     with pytest.raises(ValueError, match="layer_fraction 0.9 cuts deeper than 37 "):
         phase_map(to_device(field), porosity=1 - 1 / field.size, layer_fraction=0.9, smoothing_sigma=0.5)
+
+
+@pytest.mark.parametrize("value, message", [(0.0, "it is 0 everywhere"), (2.5, "it is 2.5 everywhere")])
+def test_a_constant_field_is_called_that(to_device, value, message):
+    with pytest.raises(ValueError, match=message):
+        phase_map(to_device(np.full((16, 16, 16), value, np.float32)), porosity=0.5, layer_fraction=0.2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_field_must_be_finite(to_device, value):
+    field = np.random.default_rng(0).standard_normal((16, 16, 16), np.float32)
+    field[3, 4, 5] = value
+    with pytest.raises(ValueError, match="field must be finite"):
+        phase_map(to_device(field), porosity=0.5, layer_fraction=0.2)
+
+
+def test_labels_and_masks_of_a_field():
+    field = gaussian_random_field(Grid(32, 1.0), scaling_parameter=1.2, seed=1)
+    expected = phase_map(field, porosity=0.5, layer_fraction=0.2)
+    for same in (xr.DataArray(field), np.ma.masked_greater(field, 1e3)):
+        np.testing.assert_array_equal(phase_map(same, porosity=0.5, layer_fraction=0.2), expected)
+    with pytest.raises(ValueError, match="field has 1 masked element"):
+        phase_map(np.ma.masked_equal(field, field[1, 2, 3]), porosity=0.5, layer_fraction=0.2)

@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ducc0.fft
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, prange
+
+from ..compiled import parallel, serial
 
 # Planes, or columns of the pruned spectrum, that one thread transforms at a time: they stay in its cache.
 _PLANES = 4
@@ -25,8 +27,8 @@ _BRACKET = 0.01
 _RUN = 64
 
 # contract allows fused multiply-add, the only liberty taken with IEEE arithmetic.
-_jit = njit(cache=True, nogil=True, fastmath={"contract"})
-_parallel = njit(cache=True, nogil=True, parallel=True, fastmath={"contract"})
+_jit = serial("contract")
+_parallel = parallel("contract")
 
 
 def _share_out(work, n, block):
@@ -160,13 +162,10 @@ def _keep(run, lower, upper, kept, n_kept):
 
 
 @_parallel
-def _between(values, lower, upper, capacity):
-    """For each bracket [lower, upper]: the elements inside, kept per block, and the number below."""
+def _between(values, lower, upper, kept, n_kept, n_below):
+    """For each bracket [lower, upper] and block: the elements inside, how many they are, and how many are below."""
     n_bracket = lower.size
     step = (values.size + _BLOCKS - 1) // _BLOCKS
-    kept = np.empty((n_bracket, _BLOCKS, capacity + 1), values.dtype)
-    n_kept = np.zeros((n_bracket, _BLOCKS), np.int64)
-    n_below = np.zeros((n_bracket, _BLOCKS), np.int64)
     for block in prange(_BLOCKS):
         stop = min((block + 1) * step, values.size)
         for start in range(block * step, stop, _RUN):
@@ -176,7 +175,6 @@ def _between(values, lower, upper, capacity):
                 n_below[b, block] += n_below_run
                 if n_inside:  # rare: a field is smooth, and few of its runs cross the bracket
                     n_kept[b, block] = _keep(run, lower[b], upper[b], kept[b, block], n_kept[b, block])
-    return kept, n_kept, n_below.sum(axis=1)
 
 
 def order_statistics(values, ranks):
@@ -189,11 +187,13 @@ def order_statistics(values, ranks):
     margin = _BRACKET * sample.size
     lower = padded[np.clip(centre - margin, 0, None).astype(int)]
     upper = padded[np.clip(centre + margin, None, sample.size).astype(int) + 1]
-    kept, n_kept, n_below = _between(values.reshape(-1), lower, upper, values.size // _BLOCKS // 4)
+    kept = np.empty((wanted.size, _BLOCKS, values.size // _BLOCKS // 4 + 1), values.dtype)
+    n_kept, n_below = np.zeros((2, wanted.size, _BLOCKS), np.int64)
+    _between(values.reshape(-1), lower, upper, kept, n_kept, n_below)
 
     found = {0: -math.inf}
     for b, rank in enumerate(wanted.tolist()):
-        place = rank - n_below[b] - 1
+        place = rank - n_below[b].sum() - 1
         if 0 <= place < n_kept[b].sum() and n_kept[b].max() < kept.shape[2]:
             inside = np.concatenate([block[:n] for block, n in zip(kept[b], n_kept[b], strict=True)])
             found[rank] = float(np.partition(inside, place)[place])
@@ -312,14 +312,13 @@ def classify(values, lower, upper, out=None):
 
 
 @_parallel
-def _phase_counts(phases, n_phase):
-    counts = np.zeros((phases.shape[0], n_phase), np.int64)
+def _count_phases(phases, counts):
+    """Add the voxels of each phase in plane z to counts[z]."""
     for z in prange(phases.shape[0]):
-        for phase in range(n_phase):
+        for phase in range(counts.shape[1]):
             for y in range(phases.shape[1]):
                 for x in range(phases.shape[2]):
                     counts[z, phase] += phases[z, y, x] == phase
-    return counts.sum(axis=0)
 
 
 @_jit
@@ -350,7 +349,9 @@ def shell_sums(phases, densities, max_square):
     columns, n_depth, n_positive = _pruned(size, math.isqrt(max_square))
     first_negative = size - (columns.size - n_positive)
     # Without its mean the density leaves no large zero mode to round the others off.
-    fractions = _phase_counts(phases, len(densities)) / phases.size
+    counts = np.zeros((size, len(densities)), np.int64)
+    _count_phases(phases, counts)
+    fractions = counts.sum(axis=0) / phases.size
     table = (np.asarray(densities) - fractions @ np.asarray(densities)).astype(np.float32)
     spectrum = np.empty((size, columns.size, n_depth), np.complex64)
     sums = np.zeros((-(-columns.size // _COLUMNS), max_square + 1))

@@ -1,0 +1,89 @@
+"""What ends or hangs a process that uses compiled code, each in a process of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "grfsaxs_lib"
+CURVE = "gx.simulate(gx.Grid(16, 1.0), scaling_parameter=1.0, porosity=0.5, layer_fraction=0.3, seed={seed})"
+
+
+def run(code, *, folder=None, **environment):
+    """Run code in another process; its standard output."""
+    head = "import warnings; warnings.simplefilter('ignore'); import grfsaxs_lib as gx\n"
+    done = subprocess.run(
+        [sys.executable, "-c", head + code],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("kind", ["simulate", "fit"])
+def test_an_interrupt_is_a_keyboard_interrupt(kind):
+    command = [sys.executable, TESTS / "interrupted.py", kind, "40"]
+    assert subprocess.check_output(command, text=True, timeout=300).split() == ["KeyboardInterrupt", "40"]
+
+
+FORK = f"""
+import os
+import multiprocessing
+
+def work(seed):
+    try:
+        return {CURVE.format(seed="seed")}.shape[0]
+    except RuntimeError as error:
+        return str(error)
+
+{{first}}
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    result = pool.apply_async(work, (1,)).get(60)
+print(result if isinstance(result, int) else "spawn" in result and "forked" in result)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_fork_after_use_says_what_to_do():
+    assert run(FORK.format(first="work(0)"), NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER="omp") == ["True"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_fork_before_use_works():
+    assert run(FORK.format(first=""), NUMBA_NUM_THREADS="2") == ["500"]
+
+
+def test_python_threads_take_turns_on_a_layer_that_serves_one():
+    code = f"""
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(4) as pool:
+    curves = list(pool.map(lambda seed: {CURVE.format(seed="seed")}, range(40)))
+import numba
+print(numba.threading_layer(), len(curves))
+"""
+    assert run(code, NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2") == ["workqueue", "40"]
+
+
+def test_a_read_only_package_and_home_do_without_a_cache(tmp_path):
+    """Root may write anywhere: that Numba finds no place is caused by paths that cannot be folders."""
+    copy = tmp_path / "elsewhere" / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (copy, copy / "kernels"):
+        (folder / "__pycache__").write_text("no folder")
+    (tmp_path / "home").write_text("no folder")
+    home = str(tmp_path / "home")
+    code = """
+import numpy
+from grfsaxs_lib.kernels import cpu
+print(gx.__file__, cpu.binarise(numpy.zeros((2, 2, 2), numpy.float32), -1).sum())
+"""
+    where = {"HOME": home, "XDG_CACHE_HOME": home, "LOCALAPPDATA": home}
+    assert run(code, folder=copy.parent, **where) == [str(copy / "__init__.py"), "8"]
