@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from .parameters import refuse_masked
 from .provenance import versions
 
 PAPER_HYPERPARAMETERS = {
@@ -247,6 +248,8 @@ def _require_gpu():
 
 
 def _check_samples(x, y, name):
+    for values, array in (("x", x), ("y", y)):
+        refuse_masked(f"{values}_{name}", array)
     x, y = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float64)
     if x.ndim != 2 or y.shape != x.shape[:1] or x.size == 0:
         raise ValueError(

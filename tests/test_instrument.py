@@ -48,6 +48,12 @@ def test_angle_out_of_range(two_theta):
         scattering_vector(two_theta)
 
 
+@pytest.mark.parametrize("two_theta", [np.ma.masked_equal([1.0, 2.0], 2.0), "1", True, 1j])
+def test_angles_are_plain_numbers(two_theta):
+    with pytest.raises(ValueError, match="^two_theta"):
+        scattering_vector(two_theta)
+
+
 @pytest.mark.parametrize("q", [0, -1, np.nan, [1, np.inf]])
 def test_q_out_of_range(q):
     with pytest.raises(ValueError, match="q must lie in"):

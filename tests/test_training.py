@@ -155,3 +155,13 @@ def test_a_fall_back_after_the_check_is_an_error(samples, monkeypatch):
 def test_importing_the_package_does_not_import_xgboost():
     code = "import sys, grfsaxs_lib, grfsaxs_lib.training; sys.exit('xgboost' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_masked_samples_are_refused(samples):
+    x_train, y_train, *validation = samples
+    for x, y, name in (
+        (np.ma.masked_less(x_train, -2), y_train, "x_train"),
+        (x_train, np.ma.masked_less(y_train, 1), "y_train"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name} has \d+ masked elements"):
+            training.fit(x, y, *validation, hyperparameters=FAST, seed=5, **SHORT)
