@@ -1,6 +1,6 @@
 # The Python environment of run_all.sh, which sources this file: one that is made under a lock, and removed only if it
 # is ours. It stands apart so that run_all.sh stays a table of contents.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # venv, python, device and command are set there
 #
 # made-from.txt is the mark of an environment that is ours. It is written first, with one word, and last with all that
 # the environment was made from, so that a set-up that was cut off starts anew. The environment is made where it stays,
@@ -55,7 +55,7 @@ Install one, or name it: PYTHON=/path/to/python3.12 ./run_all.sh"
 
 # ---------------------------------------------------------------------------------------------- steps that signals end
 
-child=       # a step in progress: the number of its process group
+child=        # a step in progress: the number of its process group
 end_with=TERM # the signal that ends it
 
 # Run a command that ends with this script. Python starts it, since in bash a command in the background ignores Ctrl-C.
@@ -181,24 +181,27 @@ make_environment() {
     any_python=$python
     works || any_python=$(find_python)
     if ! { : >>"$venv.lock" && : >>"$venv.used"; } 2>/dev/null; then
-        is_current || fail "cannot write in $PWD, where the environment goes: make that possible, or work in a copy"
+        is_current || { [[ $command == status ]] && is_complete; } ||
+            fail "cannot write in $PWD, where the environment goes: make that possible, or work in a copy"
         return # in a read-only folder nobody replaces the environment
     fi
     exec 8>>"$venv.used" 9>>"$venv.lock"
-    if ! lock 9 EX 2; then
+    if ! lock 9 EX 1; then
         echo "Waiting for another run_all.sh, which makes the environment ..."
-        until lock 9 EX 1; do :; done
+        until lock 9 EX 1; do
+            works || any_python=$(find_python) # for the other one may have removed it
+        done
     fi
     if is_current; then
-        :
+        [[ ! -f $venv.before/made-from.txt ]] || discard "$venv.before" # a set-up was killed at its very end
     elif [[ $command == status ]] && is_complete; then
-        echo "run_all.sh: ${venv##*/} is of an earlier version of requirements.lock; the next run makes it anew" >&2
+        echo "run_all.sh: ${venv##*/} was made from an earlier requirements.lock or pyproject.toml; a run makes it anew" >&2
     elif lock 8 EX 0; then
         build_environment
     else
         fail "requirements.lock or pyproject.toml has changed, and another run still uses ${venv##*/}: run this again later"
     fi
-    lock 8 SH 5
+    lock 8 SH 5 || fail "another run_all.sh replaces ${venv##*/}: run this again later"
     exec 9>&-
 }
 

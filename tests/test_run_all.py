@@ -210,15 +210,30 @@ def test_a_set_up_that_fails_gives_the_environment_before_back(made):
     assert not (made.venv / "first").exists() and not Path(f"{made.venv}.before").exists()
 
 
+def test_a_set_up_that_was_killed_at_its_very_end_leaves_nothing(made):
+    shutil.copytree(made.venv, f"{made.venv}.before")
+    assert made.call("smoke")[0] == 0
+    assert made.steps() == ["pipeline"] and not Path(f"{made.venv}.before").exists()
+
+
 # ------------------------------------------------------------------------ several at once
 
 
-def test_two_first_calls_at_once(repository):
-    repository.at("pip", "sleep 3")  # longer than the second call waits in silence
-    processes = [repository.start("status", "smoke") for _ in range(2)]
-    outputs = [process.communicate(timeout=30)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sorted(repository.steps()) == sorted([*MADE, "pipeline", "pipeline"])
+@pytest.mark.parametrize("when", ["first", "changed", "failing"])
+def test_two_calls_at_once(repository, when):
+    if when != "first":
+        assert repository.call("status", "smoke")[0] == 0
+        repository.change()
+        repository.steps()
+    # Longer than the second call waits in silence. The first one to come may fail, and the other tries in its turn.
+    fails = 'if mkdir "$FAKE/failed" 2>/dev/null; then exit 5; fi' if when == "failing" else ":"
+    repository.at("pip", f"sleep 1.5; {fails}")
+    processes = [repository.start("smoke") for _ in range(2)]
+    outputs, errors = zip(*[process.communicate(timeout=30) for process in processes], strict=True)
+    expected = [0, 5] if when == "failing" else [0, 0]
+    assert sorted(process.returncode for process in processes) == expected, errors
+    steps = ["venv", "pip", *MADE, "pipeline"] if when == "failing" else [*MADE, "pipeline", "pipeline"]
+    assert sorted(repository.steps()) == sorted(steps)
     assert sum("Waiting for another run_all.sh" in out for out in outputs) == 1
 
 
@@ -229,7 +244,7 @@ def test_an_environment_in_use_is_not_replaced(made):
     made.change()
     made.steps()
     status, out, err = made.call("status", "smoke")
-    assert status == 0 and "is of an earlier version" in err
+    assert status == 0 and "was made from an earlier requirements.lock" in err
     assert made.steps() == ["pipeline"] and (made.venv / "first").exists()
     status, out, err = made.call("smoke")
     assert status == 1 and re.fullmatch(r"run_all.sh: .* has changed, and another run still uses \.venv.*\n", err)
