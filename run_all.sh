@@ -11,7 +11,7 @@ usage: ./run_all.sh [smoke|laptop|paper|generate|status|test|lab] [TIER] [option
   paper           512^3 voxels and the paper's number of curves: a GPU or a cluster
   generate TIER   only the data sets of a tier, those shards that are missing or damaged
   status TIER     what is there of a tier, what is missing, and how long the rest takes
-  test            ruff, the unit tests, the smoke tier, every notebook again under nbval, the claims
+  test            ruff, the unit tests, the smoke tier, every notebook with its solutions under nbval, the claims
   lab             JupyterLab in the same environment; options that are not below go to JupyterLab
 
   --device gpu    simulate and train on a CUDA GPU (status: what was trained there); has an environment of its own,
@@ -99,6 +99,7 @@ pipeline() {
 }
 
 run_tests() {
+    local copies=data/smoke/with_solutions
     step() { printf '\n== %s\n' "$1"; }
     end_with=INT # pytest clears up after Ctrl-C, and not after TERM
     step "ruff"
@@ -108,9 +109,10 @@ run_tests() {
     supervise "$python" -m pytest -n 2 --ignore=tests/test_claims.py
     step "smoke tier"
     pipeline supervise run smoke
-    step "nbval: every notebook, stored check outputs compared"
+    step "nbval: every notebook with the solutions of its exercises, stored check outputs compared"
     # One after the other: later notebooks read files that earlier ones write again here.
-    supervise "$python" -m pytest -p nbval --nbval-lax --nbval-current-env notebooks
+    supervise "$python" tests/with_solutions.py "$copies"
+    supervise "$python" -m pytest -p nbval --nbval-lax --nbval-current-env "$copies"
     step "claims of the smoke tier"
     supervise "$python" -m pytest tests/test_claims.py
 }

@@ -28,6 +28,7 @@ case "$*" in
     *) step=other ;;
 esac
 echo "$step" >>"$FAKE/steps"
+echo "$*" >>"$FAKE/calls"
 [[ ! -e $FAKE/$step ]] || source "$FAKE/$step"
 """
 # A step that lasts, with a process of its own; both leave their numbers.
@@ -368,6 +369,17 @@ def test_what_fails_fails_the_script(made):
     made.at("other", "exit 3")
     assert made.call("test")[0] == 3
     assert made.steps() == ["pipeline", "other"]
+
+
+def test_the_tests_run_the_notebooks_with_their_solutions_after_the_smoke_tier(made):
+    (made.fake / "calls").unlink()
+    assert made.call("test")[0] == 0
+    calls = (made.fake / "calls").read_text().splitlines()
+    ruff, units, smoke, solutions, notebooks, claims = calls
+    assert ruff.startswith("-m ruff check") and "--ignore=tests/test_claims.py" in units and "run smoke" in smoke
+    assert solutions == "tests/with_solutions.py data/smoke/with_solutions"
+    assert "-p nbval" in notebooks and notebooks.endswith(" data/smoke/with_solutions")
+    assert claims.endswith("tests/test_claims.py")
 
 
 # -------------------------------------------------------------------------------- help
