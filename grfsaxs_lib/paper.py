@@ -1,7 +1,8 @@
 """The paper's own numbers, the places of results, and the book-keeping of claims.
 
 Röding et al. (2022) state some two hundred numbers and words that a computation can
-contradict. ``claims.csv``, beside this module, lists them, one a row:
+contradict. ``claims.csv``, beside this module, lists them, one a row. (What the paper
+chose and we copied, such as its grid, is no claim but a setting: see `settings`.)
 
 =====================  ==============================================================
 ``id``                 name used by `record_claim`
@@ -11,14 +12,20 @@ contradict. ``claims.csv``, beside this module, lists them, one a row:
 ``unit``               unit of both numbers
 ``notebook``           the notebook that measures ours
 ``tier``               the lowest tier at which the two can be compared honestly
-``tolerance``          how our number must relate to the paper's, see `meets`
+``tolerance``          how our number must relate to the paper's, see `accepted`
 ``why_this_tolerance`` the reason for it
-``expected``           ``holds``, or ``fails: reason``
+``expected``           ``holds``, ``fails: reason`` or ``undecided: reason``
 ``measure``            what our number is
 =====================  ==============================================================
 
 Notebooks measure and call `record_claim`; `claims_table` puts both numbers side by
-side; `check_claims` raises where the outcome is not the expected one.
+side; `check_claims` raises where the outcome contradicts the expected one.
+
+**The verdict.** The paper's number and the tolerance make a set of accepted numbers.
+A number that is exact is inside (*holds*) or outside (*fails*). One that is a statistic
+of a sample has a 95 % interval, and the claim holds if the whole interval is inside,
+fails if all of it is outside, and is *undecided* otherwise. A wider interval can thus
+never turn a verdict into *holds* or *fails*: fewer curves make no claim easier.
 """
 
 import difflib
@@ -28,11 +35,12 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from .parameters import VARIABLES
+from .parameters import VARIABLES, refuse_masked
 from .provenance import git_commit, moved_into_place, versions
 
 PAPER_DOI = "10.3389/fmats.2022.956839"
@@ -250,18 +258,31 @@ def read_claims():
     return pd.read_csv(path, dtype=str, keep_default_na=False).astype({"paper_value": float})
 
 
-_RELATIONS = {
-    "=": lambda ours, theirs: ours == theirs,
-    "<": lambda ours, theirs: ours < theirs,
-    ">": lambda ours, theirs: ours > theirs,
-    "<=": lambda ours, theirs: ours <= theirs,
-    ">=": lambda ours, theirs: ours >= theirs,
-}
+class Accepted(NamedTuple):
+    """An interval of numbers; `closed` tells whether its finite ends belong to it."""
+
+    low: float
+    high: float
+    closed: bool
+
+    def contains(self, low, high):
+        """Whether all numbers from `low` to `high` lie inside; either may be infinite."""
+        if self.closed:
+            return bool(self.low <= low and high <= self.high)
+        return bool((self.low < low or math.isinf(self.low)) and (high < self.high or math.isinf(self.high)))
+
+    def is_disjoint_from(self, low, high):
+        """Whether no number from `low` to `high` lies inside."""
+        if self.closed:
+            return bool(high < self.low or low > self.high)
+        return bool(high <= self.low or low >= self.high)
+
+
 _MARGIN = re.compile(r"(?P<sign>[±×+])(?P<size>\d+(\.\d*)?(e-?\d+)?)(?P<percent>%?)")
 
 
-def meets(value, paper_value, tolerance):
-    """Whether our number relates to the paper's as the tolerance asks.
+def accepted(paper_value, tolerance):
+    """The numbers that relate to the paper's as the tolerance asks.
 
     ========== ====================================================
     ``=``      equal
@@ -274,28 +295,46 @@ def meets(value, paper_value, tolerance):
 
     The bound of a margin itself counts as inside, up to round-off.
 
+    Returns
+    -------
+    Accepted
+
     Raises
     ------
     ValueError
-        If the tolerance is none of these.
+        If the tolerance is none of these, or a factor of a number that is not positive.
     """
-    if tolerance in _RELATIONS:
-        return bool(_RELATIONS[tolerance](value, paper_value))
+    relations = {
+        "=": Accepted(paper_value, paper_value, True),
+        "<": Accepted(-math.inf, paper_value, False),
+        ">": Accepted(paper_value, math.inf, False),
+        "<=": Accepted(-math.inf, paper_value, True),
+        ">=": Accepted(paper_value, math.inf, True),
+    }
+    if tolerance in relations:
+        return relations[tolerance]
     margin = _MARGIN.fullmatch(tolerance)
     if margin is None or (margin["sign"] == "×" and (margin["percent"] or float(margin["size"]) < 1)):
         known = "=, <, >, <=, >=, ±number, +number, ±number%, +number% or ×factor"
         raise ValueError(f"tolerance must be one of {known}; got {tolerance!r}")
     size = float(margin["size"])
     if margin["sign"] == "×":
-        positive = value > 0 and paper_value > 0
-        return bool(positive and abs(math.log(value / paper_value)) <= math.log(size) + 1e-12)
+        if not paper_value > 0:
+            raise ValueError(f"tolerance {tolerance!r} is a factor of a positive number; got {paper_value!r}")
+        size *= 1 + 1e-12
+        return Accepted(paper_value / size, paper_value * size, True)
     if margin["percent"]:
         size *= abs(paper_value) / 100
-    apart = value - paper_value if margin["sign"] == "+" else abs(value - paper_value)
-    return bool(apart <= size * (1 + 1e-9))
+    size *= 1 + 1e-9
+    return Accepted(-math.inf if margin["sign"] == "+" else paper_value - size, paper_value + size, True)
 
 
-def verdict(claim, value, tier):
+def meets(value, paper_value, tolerance):
+    """Whether our number is one of those `accepted`; errors as there."""
+    return accepted(paper_value, tolerance).contains(value, value)
+
+
+def verdict(claim, value, tier, interval=None):
     """Judge one claim.
 
     Parameters
@@ -306,15 +345,23 @@ def verdict(claim, value, tier):
         Our number; None if it cannot be measured on this machine.
     tier : str
         The tier at which it was measured.
+    interval : (float, float), optional
+        95 % interval of a number that is a statistic of a sample.
 
     Returns
     -------
     str
-        ``holds``, ``fails``, or ``not comparable`` below the claim's tier and without a number.
+        ``not comparable`` below the claim's tier and without a number; otherwise ``holds`` if the
+        whole interval (or the number, if it has none) is accepted, ``fails`` if none of it is,
+        and else ``undecided``.
     """
     if value is None or TIERS.index(_check_tier(tier)) < TIERS.index(claim["tier"]):
         return "not comparable"
-    return "holds" if meets(value, claim["paper_value"], claim["tolerance"]) else "fails"
+    low, high = (value, value) if interval is None else interval
+    allowed = accepted(claim["paper_value"], claim["tolerance"])
+    if allowed.contains(low, high):
+        return "holds"
+    return "fails" if allowed.is_disjoint_from(low, high) else "undecided"
 
 
 def save_results(dataset, name, *, tier, device="cpu"):
@@ -343,7 +390,7 @@ def save_results(dataset, name, *, tier, device="cpu"):
     return path
 
 
-def record_claim(id, value, *, tier, seed=None, device="cpu"):
+def record_claim(id, value, *, interval=None, tier, seed=None, device="cpu"):
     """Write our number for a claim, with what it came from, to ``data/<tier>/claims``.
 
     Parameters
@@ -351,7 +398,10 @@ def record_claim(id, value, *, tier, seed=None, device="cpu"):
     id : str
         A row of ``claims.csv``.
     value : float, int, bool or None
-        Our number in the unit of the claim; None if it cannot be measured on this machine.
+        Our number in the unit of the claim, a point estimate; None if it cannot be measured on this machine.
+    interval : (float, float), optional
+        Its 95 % interval, where it is a statistic of a sample, such as an error over test curves. It must
+        contain the value; its ends may be infinite. No interval for what is not sampled.
     tier : str
         One of `TIERS`.
     seed : int, optional
@@ -367,7 +417,7 @@ def record_claim(id, value, *, tier, seed=None, device="cpu"):
     Raises
     ------
     ValueError
-        If there is no such claim, or the value is no finite number.
+        If there is no such claim, the value is no finite number, or the interval does not contain it.
     """
     claims = read_claims().set_index("id")
     if id not in claims.index:
@@ -375,11 +425,15 @@ def record_claim(id, value, *, tier, seed=None, device="cpu"):
         raise ValueError(f"no claim {id!r} in claims.csv" + (f"; close: {', '.join(close)}" if close else ""))
     if value is not None:
         value = _number(id, value)
+    if interval is not None:
+        interval = _interval(id, value, interval)
     claim = claims.loc[id]
-    outcome = verdict(claim, value, tier)
+    outcome = verdict(claim, value, tier, interval)
     record = {
         "id": id,
         "value": value,
+        # JSON has no infinity: null stands for it.
+        "interval": None if interval is None else [end if math.isfinite(end) else None for end in interval],
         "unit": claim["unit"],
         "tier": tier,
         "seed": None if seed is None else int(seed),
@@ -392,15 +446,31 @@ def record_claim(id, value, *, tier, seed=None, device="cpu"):
     path = data_directory(tier) / "claims" / f"{id}.json"
     _write_text(path, text)
     ours = "not measured" if value is None else f"{value:.6g}"
+    if interval is not None:
+        ours += f" [{interval[0]:.6g}, {interval[1]:.6g}]"
     return f"{id}: paper {claim['paper_value']:.6g} ({claim['tolerance']}), here {ours}: {outcome}"
 
 
 def _number(id, value):
+    refuse_masked(f"the value of claim {id!r}", value)
     if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf":
         value = np.asarray(value).item()
         if math.isfinite(value):
             return int(value) if isinstance(value, bool) else value
     raise ValueError(f"the value of claim {id!r} must be one finite number or None; got {value!r}")
+
+
+def _interval(id, value, interval):
+    refuse_masked(f"the interval of claim {id!r}", interval)
+    ends = np.asarray(interval)
+    if ends.shape == (2,) and ends.dtype.kind in "iuf" and value is not None:
+        low, high = ends.astype(float).tolist()
+        if low <= value <= high:
+            return low, high
+    raise ValueError(
+        f"the interval of claim {id!r} must be (low, high) with low <= value <= high; "
+        f"got {interval!r} for the value {value!r}"
+    )
 
 
 def _read_records(tier):
@@ -409,6 +479,11 @@ def _read_records(tier):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             records[path.stem] = {key: record[key] for key in ("value", "seed", "device", "commit")}
+            ends = record.get("interval")
+            if ends is not None:
+                low, high = ends
+                ends = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+            records[path.stem]["interval"] = ends
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no record of a claim; remove it, run its notebook again") from error
     return records
@@ -426,51 +501,91 @@ def claims_table(tier):
     -------
     pandas.DataFrame
         One row a claim, in the order of ``claims.csv``, then one for each record without
-        a claim. Columns: notebook, id, paper_value, tolerance, value, unit, verdict (that of
-        `verdict`, or ``missing``, or ``unknown id``), expected (``holds`` or ``fails``) and
-        as_expected, which is also True for a claim of a higher tier.
+        a claim. Columns: notebook, id, paper_value, tolerance, value, low, high (the ends of its 95 %
+        interval, NaN where it has none), unit, verdict (that of `verdict`, or ``missing``, or
+        ``unknown id``), expected (``holds``, ``fails`` or ``undecided``) and as_expected, which is
+        also True for a claim of a higher tier.
     """
     records = _read_records(tier)
     rows = []
     for claim in read_claims().to_dict("records"):
         record = records.pop(claim["id"], None)
-        outcome = "missing" if record is None else verdict(claim, record["value"], tier)
+        outcome = "missing" if record is None else verdict(claim, record["value"], tier, record["interval"])
         expected = claim["expected"].partition(":")[0]
         above = record is not None and TIERS.index(tier) < TIERS.index(claim["tier"])
         rows.append(
             {key: claim[key] for key in ("notebook", "id", "paper_value", "tolerance")}
-            | {"value": math.nan if record is None or record["value"] is None else float(record["value"])}
+            | _measured(record)
             | {"unit": claim["unit"], "verdict": outcome, "expected": expected}
             | {"as_expected": above or outcome == expected}
         )
     for id, record in records.items():
-        value = math.nan if record["value"] is None else float(record["value"])
-        rows.append(dict.fromkeys(rows[0], "") | {"id": id, "paper_value": math.nan, "value": value})
+        rows.append(dict.fromkeys(rows[0], "") | {"id": id, "paper_value": math.nan} | _measured(record))
         rows[-1] |= {"verdict": "unknown id", "as_expected": False}
     return pd.DataFrame(rows)
 
 
+def _with_interval(row, form):
+    interval = "" if math.isnan(row.low) else f" [{row.low:{form}}, {row.high:{form}}]"
+    return f"{row.value:{form}}{interval}"
+
+
+def _measured(record):
+    if record is None or record["value"] is None:
+        return dict.fromkeys(("value", "low", "high"), math.nan)
+    low, high = record["interval"] or (math.nan, math.nan)
+    return {"value": float(record["value"]), "low": low, "high": high}
+
+
+def format_claims(tier):
+    """The claims of a tier as text for a terminal: numbers with their intervals, verdicts, and their counts.
+
+    Parameters
+    ----------
+    tier : str
+        One of `TIERS`.
+
+    Returns
+    -------
+    str
+        Verdicts that are not the expected ones are marked.
+    """
+    claims = claims_table(tier)
+    ours = ["" if math.isnan(row.value) else _with_interval(row, ".4g") for row in claims.itertuples()]
+    verdicts = claims["verdict"].where(claims["as_expected"], claims["verdict"] + "  <- unexpected")
+    table = claims[["notebook", "id", "paper_value", "tolerance"]].assign(ours=ours, unit=claims["unit"])
+    table = table.assign(verdict=verdicts).rename(columns={"paper_value": "paper", "ours": "ours [95 %]"})
+    text = table.astype(object).fillna("").to_markdown(index=False, tablefmt="simple", floatfmt=".4g")
+    return text + "\n" + ", ".join(f"{count} {verdict}" for verdict, count in claims["verdict"].value_counts().items())
+
+
 def check_claims(tier):
-    """Raise unless every claim is recorded and turned out as expected.
+    """Raise unless every claim is recorded and none contradicts what is expected of it.
+
+    A claim that was expected to hold and fails, or the other way round, is a contradiction. One that is
+    undecided is not, whatever was expected; nor is one that was expected to be undecided and is not.
+    Their rows have a False in the column ``as_expected`` of `claims_table`.
 
     Raises
     ------
     RuntimeError
         Listing the claims without a record, the records without a claim, and the
-        verdicts that differ from the expected ones.
+        verdicts that contradict the expected ones.
     """
     table = claims_table(tier)
-    wrong = table[~table["as_expected"]]
+    judged = table["verdict"].isin(["holds", "fails", "undecided"])
+    open_question = judged & ((table["verdict"] == "undecided") | (table["expected"] == "undecided"))
+    wrong = table[~table["as_expected"] & ~open_question]
     if wrong.empty:
         return
-    lines = [
-        f"  {row.id}: {row.verdict}"
-        + (f" ({row.notebook} records it)" if row.verdict == "missing" else "")
-        + (
-            f", expected {row.expected}: paper {row.paper_value:.6g} ({row.tolerance}), here {row.value:.6g}"
-            if row.verdict in ("holds", "fails", "not comparable")
-            else ""
-        )
-        for row in wrong.itertuples()
-    ]
+    lines = []
+    for row in wrong.itertuples():
+        lines.append(f"  {row.id}: {row.verdict}")
+        if row.verdict == "missing":
+            lines[-1] += f" ({row.notebook} records it)"
+        elif row.verdict == "unknown id":
+            lines[-1] += f" (a claim of another version? remove {data_directory(tier) / 'claims' / row.id}.json)"
+        else:
+            ours = _with_interval(row, ".6g")
+            lines[-1] += f", expected {row.expected}: paper {row.paper_value:.6g} ({row.tolerance}), here {ours}"
     raise RuntimeError(f"{len(lines)} claims did not turn out as claims.csv expects:\n" + "\n".join(lines))

@@ -16,7 +16,7 @@ PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation
 PHYSICS |= {"shardfile", "dataset", "reference"}
 PHYSICS |= {"coordinates", "gaussian_process", "emulator", "tables", "climbs", "likelihood"}
 AFTER_PHYSICS = {"instrument", "noise", "preprocess", "training", "model", "evaluation", "plotting", "paper"}
-MANY = {"sampling", "cluster", "campaign", "pipeline"}  # samples, tasks, and their composition
+MANY = {"sampling", "cluster", "campaign", "pipeline", "settings"}  # samples, tasks, and their composition
 ALLOWED = {
     "kernels": {"compiled"},
     **{module: set() for module in LEAVES},
@@ -40,6 +40,7 @@ ALLOWED = {
     "likelihood": {"climbs", "coordinates", "emulator", "grid", "noise", "preprocess", "tables"},
     "campaign": {"cluster", "dataset", "preprocess", "training"},
     "pipeline": {"backend", "campaign", "cluster", "dataset", "grid", "paper", "training"},
+    "settings": {"grid", "noise", "paper", "pipeline", "scattering", "structure", "training"},
     **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},
     "__init__": PHYSICS | AFTER_PHYSICS | LEAVES | MANY | {"grid"},
 }

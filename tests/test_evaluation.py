@@ -80,6 +80,59 @@ def test_bootstrap_is_a_function_of_its_seed():
     assert one == same != other
 
 
+def test_resampled_intervals_cover_and_keep_together_what_belongs_together():
+    """A 90 % interval of a mean of 100, in 200 trials: within three binomial standard errors."""
+    rng = np.random.default_rng(4)
+    samples = rng.normal(size=(200, 100))
+    intervals = [
+        ev.resampled_intervals(
+            lambda drawn: {"mean": drawn["x"].mean()}, {"x": sample}, level=0.9, n_resample=300, seed=trial
+        )["mean"]
+        for trial, sample in enumerate(samples)
+    ]
+    lower, upper = np.array(intervals).T
+    assert abs(ev.coverage(lower, upper, np.zeros(200)) - 0.9) < 3 * np.sqrt(0.9 * 0.1 / 200)
+    pair = np.stack([samples[0] ** 2, 2 * samples[0] ** 2], axis=1)  # a ratio of 2 on every curve
+    ratio = ev.resampled_intervals(
+        lambda drawn: {"ratio": drawn["pair"][:, 1].mean() / drawn["pair"][:, 0].mean()}, {"pair": pair}, seed=0
+    )
+    assert ratio["ratio"] == pytest.approx((2, 2))
+
+
+def test_resampled_intervals_contain_the_statistic_itself():
+    """The largest of a sample is above all resamples but those that draw it: an extreme is biased under resampling."""
+    values = np.arange(100.0)
+
+    def extremes(drawn):
+        return {"max": drawn["x"].max(), "min": drawn["x"].min(), "range": np.ptp(drawn["x"])}
+
+    for name, (low, high) in ev.resampled_intervals(extremes, {"x": values}, seed=1).items():
+        assert low <= extremes({"x": values})[name] <= high
+
+
+def test_what_is_not_defined_in_some_resamples_could_be_anything():
+    """A ratio to a count that is 0 in a third of the resamples."""
+    hits = np.array([1.0] + [0.0] * 19)
+
+    def ratio(drawn):
+        count = drawn["x"].sum()
+        return {"it": 1 / count if count else np.nan}
+
+    assert ev.resampled_intervals(ratio, {"x": hits}, seed=1)["it"] == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("samples", [{"x": []}, {"x": [np.nan]}])
+def test_samples_that_have_no_statistic(samples):
+    with pytest.raises(ValueError):
+        ev.resampled_intervals(lambda drawn: {"mean": drawn["x"].mean()}, samples, seed=0)
+
+
+def test_headline_and_choices_share_no_structure():
+    indices = np.arange(4096)
+    assert not np.intersect1d(indices[ev.HEADLINE], indices[ev.HAD_A_PART]).size
+    assert ev.HEADLINE.start % 2 == 0  # every other structure of a slice is every other of all
+
+
 def test_coverage():
     assert ev.coverage([0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 2, 0.5]) == 0.75
     assert ev.coverage(0, 1, [0.5, 3]) == 0.5
@@ -112,6 +165,7 @@ def test_bad_pairs_are_refused(function, pair):
         lambda: ev.binned(ev.mse, [1], [1], [1]),
         lambda: ev.binned(ev.mse, [1], [1], [1, 1]),
         lambda: ev.bootstrap_interval(ev.mse, [1], [1], level=1.0, seed=0),
+        lambda: ev.resampled_intervals(lambda drawn: {"n": len(drawn["x"])}, {"x": [1]}, level=1.0, seed=0),
         lambda: ev.compare_curves(np.ones(10), np.ones(9)),
         lambda: ev.compare_curves(np.ones(9), np.ones(9)),
         lambda: ev.compare_curves(np.ones(10), np.zeros(10)),
