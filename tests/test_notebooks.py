@@ -5,7 +5,9 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
+import with_solutions
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -110,6 +112,57 @@ def test_sections_that_are_due(notebook):
         due.add("Record")
     assert due - notebook.headings == set()
     assert "Checks" not in notebook.headings or any(map(is_check, notebook.code))
+
+
+def test_every_fenced_solution_is_found_and_compiles(notebook):
+    """The reader of fences against a count of their first lines."""
+    markdown = "\n".join("".join(cell["source"]) for cell in notebook.cells if cell["cell_type"] == "markdown")
+    found = with_solutions.find_solutions(nbformat.from_dict({"cells": with_text(notebook.cells)}))
+    assert len(found) == len(re.findall(r"```python", markdown))
+    for code in found:
+        assert code and compile(code, notebook.name, "exec")
+        tree = ast.parse(code)
+        calls = {getattr(node.func, "attr", None) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        # A solution runs among the files of the tier: it may not replace what later notebooks read.
+        assert calls.isdisjoint({"record_claim", "save_figure", "save_table", "save_results", "save_model", "save"})
+
+
+def with_text(cells):
+    return [cell | {"source": "".join(cell["source"])} for cell in cells]
+
+
+def test_fences_under_a_list_are_found():
+    text = "1. Do:\n\n   ```python\n   if x:\n       y\n   ```\n   Then:\n```python\nz\n```\n```bash\nls\n```\n"
+    cells = [{"cell_type": "markdown", "source": text}, {"cell_type": "code", "source": "```python\nno\n```"}]
+    assert with_solutions.find_solutions(nbformat.from_dict({"cells": cells})) == ["if x:\n    y", "z"]
+
+
+def test_copies_end_with_the_solutions(tmp_path):
+    (tmp_path / "00_old.ipynb").write_text("{}")
+    copies = with_solutions.write_copies(tmp_path)
+    assert sorted(tmp_path.iterdir()) == copies and [copy.name for copy in copies] == [path.name for path in NOTEBOOKS]
+    for copy, original in zip(copies, NOTEBOOKS, strict=True):
+        ours, theirs = (nbformat.read(path, as_version=4) for path in (copy, original))
+        nbformat.validate(ours)
+        count = len(theirs.cells)
+        assert ours.cells[:count] == theirs.cells
+        assert [cell.source for cell in ours.cells[count:]] == with_solutions.find_solutions(theirs)
+
+
+def test_check_cells_print_what_is_computed(notebook):
+    """Each line that is printed holds a name, so that it can differ; none repeats an assertion of its cell."""
+    for cell in filter(is_check, notebook.code):
+        tree = ast.parse("".join(cell["source"]))
+        asserted = {ast.unparse(node.test) for node in ast.walk(tree) if isinstance(node, ast.Assert)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print":
+                names = [part for part in ast.walk(node) if isinstance(part, ast.Name) and part.id != "print"]
+                assert names, ast.unparse(node)
+                parts = {ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.expr)}
+                assert parts.isdisjoint(asserted), ast.unparse(node)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assert):
+                assert any(isinstance(part, ast.Name) for part in ast.walk(node.test)), ast.unparse(node)
 
 
 def test_readme_table_lists_the_notebooks_in_order():
