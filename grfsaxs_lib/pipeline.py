@@ -169,13 +169,8 @@ def run_notebooks(tier, device, scheduler, first):
 
 
 def _print_claims(tier):
-    claims = paper.claims_table(tier)
-    verdicts = claims["verdict"].where(claims["as_expected"], claims["verdict"] + "  <- unexpected")
-    table = claims[["notebook", "id", "paper_value", "tolerance", "value", "unit"]].assign(verdict=verdicts)
     print(f"\nClaims of the paper ({tier} tier)")
-    table = table.rename(columns={"paper_value": "paper", "value": "ours"}).astype(object).fillna("")
-    print(table.to_markdown(index=False, tablefmt="simple", floatfmt=".4g"))
-    print(", ".join(f"{count} {verdict}" for verdict, count in claims["verdict"].value_counts().items()))
+    print(paper.format_claims(tier))
 
 
 def _print_written(tier, start):
