@@ -28,7 +28,7 @@ AMPLITUDE_CUTOFF = 1e-5
 # Eq. (7) needs a box of several wavelengths; shorter ones are far from the ensemble they stand for.
 MINIMUM_BOX = 8 * np.pi
 # A spectral density that still has this share of its maximum at the largest wave of the grid is cut off there.
-_RESOLVED = 0.01
+_RESOLVED = 0.5
 
 
 def spectral_density(q, scaling_parameter):
