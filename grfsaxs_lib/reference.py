@@ -4,6 +4,9 @@ They are the first samples of the paper-tier data sets, by the same keys, in par
 never rewritten. Intensities are rounded to 16 significant bits, a relative error of at most
 :math:`2^{-17} = 8\times10^{-6}`: a thousandth of the weakest measurement noise, in two thirds of the space.
 
+``SHA256SUMS`` in their folder lists the parts with their digests, in the format of ``sha256sum --check``. What
+is not listed, or not as listed, is not read.
+
 By Babinet's principle the two two-phase cases are one problem: two-phase low porosity serves both, as
 :math:`\epsilon` and :math:`1-\epsilon`. The replicates of the case study (section 2.5) are a case of their own.
 
@@ -11,6 +14,7 @@ By Babinet's principle the two two-phase cases are one problem: two-phase low po
     python -m grfsaxs_lib.reference --device gpu    # minutes
 """
 
+import hashlib
 import re
 import warnings
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ from .grid import PAPER_GRID, PAPER_Q
 from .parameters import CASES, Case
 from .provenance import moved_into_place
 from .sampling import PARAMETERS, check_choice, keys, sample_parameters
+from .shardfile import DamagedError
 
 COUNTS = {
     "two_phase_low": {"train": 8192, "validation": 128, "test": 2048, "holdout": 512},
@@ -48,6 +53,8 @@ ROUNDING = 2.0**-17
 
 _PART = 256
 _SIGNIFICANT_BITS = 16
+_MANIFEST = "SHA256SUMS"
+_REMEDY = "git checkout -- data/reference restores it"
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,14 @@ class Part:
     split: str
     first: int
     stop: int
+
+    @classmethod
+    def of_name(cls, name):
+        """The part that a file's name stands for, or None."""
+        match = re.fullmatch(r"(\w+)_([a-z]+)_(\d{5})-(\d{5})\.nc", name, re.ASCII)
+        if not match or match[2] not in COUNTS.get(match[1], ()) or int(match[3]) > int(match[4]):
+            return None
+        return cls(match[1], match[2], int(match[3]), int(match[4]) + 1)
 
     @property
     def path(self):
@@ -87,6 +102,24 @@ class Part:
         return keys(self.keys_of, self.split, self.indices, "structure")
 
     @property
+    def make(self):
+        """Global attributes of the file that say what its curves are."""
+        return {
+            "case": self.case,
+            "split": self.split,
+            "grid_size": PAPER_GRID.size,
+            "voxel_size": PAPER_GRID.voxel_size,
+            "smoothing_sigma": SMOOTHING_SIGMA,
+            "densities": simulation.DENSITIES,
+            "simulation_version": shardfile.SIMULATION_VERSION,
+        }
+
+    @property
+    def arrays(self):
+        """All arrays of the file but the intensity, by name."""
+        return {"q": PAPER_Q, "index": self.indices, **self.parameters, "structure_seed": self.seeds}
+
+    @property
     def parameters(self):
         """Parameters of the curves, as `sampling.sample_parameters` returns them."""
         if self.case in REPLICATED:
@@ -105,17 +138,69 @@ def parts_there(case, split):
 
     Raises
     ------
+    DamagedError
+        If the list of the parts is damaged, or a file that it lists is missing.
     ValueError
-        If one between them is missing.
+        If a file is not listed, or parts overlap or leave a gap.
     """
-    spans = sorted(
-        tuple(map(int, re.fullmatch(r".*_(\d+)-(\d+)", path.stem).groups()))
-        for path in directory().glob(f"{case}_{split}_*-*.nc")
-    )
-    parts = [Part(case, split, first, last + 1) for first, last in spans]
+    listed = {name for name in _digests() if name.startswith(f"{case}_{split}_")}
+    found = {path.name for path in directory().glob(f"{case}_{split}_*.nc")}
+    for name in sorted(listed - found):
+        raise DamagedError(f"{directory() / name} is missing; {_REMEDY}")
+    for name in sorted(found - listed):
+        raise ValueError(
+            f"{directory() / name} is not listed in {_MANIFEST}: remove it, or, if you have made it, let "
+            "python -m grfsaxs_lib.reference check and list it"
+        )
+    parts = sorted(map(Part.of_name, listed), key=lambda part: part.first)
     for part, expected in zip(parts, [0, *(part.stop for part in parts)], strict=False):
         if part.first != expected:
-            raise ValueError(f"{directory()} lacks the reference curves of {case} {split} from {expected} on")
+            raise ValueError(
+                f"{directory()} lacks the reference curves of {case} {split} from {expected} on, or has them twice"
+            )
+    return parts
+
+
+def _digests():
+    """SHA-256 of each part, by the name of its file."""
+    path = directory() / _MANIFEST
+    digests = {}
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
+        match = re.fullmatch(rb"([0-9a-f]{64})  (\w+-\d+\.nc)", line)
+        if not match or Part.of_name(match[2].decode()) is None:
+            raise DamagedError(f"line {number} of {path} is damaged; {_REMEDY}")
+        digests[match[2].decode()] = match[1].decode()
+    return digests
+
+
+def _digest(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _add_to_list(part):
+    digests = _digests() | {part.path.name: _digest(part.path)}
+    with moved_into_place(directory() / _MANIFEST) as temporary:
+        temporary.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())))
+
+
+def list_parts():
+    """List the parts that are there and not listed, after a check of all that their keys decide.
+
+    Returns
+    -------
+    list of Part
+
+    Raises
+    ------
+    DamagedError
+        If one cannot be read, or does not hold what its name promises.
+    """
+    unlisted = sorted({path.name for path in directory().glob("*.nc")} - set(_digests()))
+    parts = [part for part in map(Part.of_name, unlisted) if part is not None]
+    for part in parts:
+        _read(part, remedy="remove it, and it is made again")
+        _add_to_list(part)
     return parts
 
 
@@ -181,25 +266,15 @@ def write(part, intensity, provenance=None):
         raise ValueError(f"{part.path.name} needs {part.indices.size} x {PAPER_Q.size} positive numbers")
     if part.path.exists():
         raise FileExistsError(f"{part.path} is there, and parts are never rewritten")
-    dataset = shardfile.assemble(
-        part.keys_of, part.indices, PAPER_Q, intensity.astype(np.float32), part.parameters, part.seeds
-    )
-    dataset.attrs = {
+    attrs = {
         "Conventions": "CF-1.11",
         "title": f"Reference curves at 512^3 voxels: {part.case}, {part.split}",
-        "case": part.case,
-        "split": part.split,
-        "grid_size": PAPER_GRID.size,
-        "voxel_size": PAPER_GRID.voxel_size,
-        "smoothing_sigma": SMOOTHING_SIGMA,
-        "densities": simulation.DENSITIES,
-        "simulation_version": shardfile.SIMULATION_VERSION,
+        **part.make,
         "comment": f"intensities rounded to {_SIGNIFICANT_BITS} significant bits",
         **(provenance or shardfile.provenance("cpu")),
     }
-    if part.case in REPLICATED:  # its parameters are no samples
-        for name in PARAMETERS:
-            dataset[name].attrs = shardfile.variable_attrs(name)
+    arrays = part.arrays | {"intensity": intensity.astype(np.float32)}
+    dataset = _assemble(part, arrays, attrs)
     encoding = {name: {"_FillValue": None} for name in dataset.variables}
     encoding["intensity"] |= {
         "zlib": True, "complevel": 9, "shuffle": True, "fletcher32": True, "chunksizes": intensity.shape,
@@ -207,6 +282,36 @@ def write(part, intensity, provenance=None):
     }  # fmt: skip
     with moved_into_place(part.path) as temporary, netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
         dataset.dump_to_store(xr.backends.NetCDF4DataStore(file), encoding=encoding)
+    _add_to_list(part)
+
+
+def _assemble(part, arrays, attrs):
+    """The xarray.Dataset of some curves of the case and split of a part."""
+    dataset = shardfile.assemble(
+        part.keys_of,
+        arrays["index"],
+        arrays["q"],
+        arrays["intensity"],
+        {name: arrays[name] for name in PARAMETERS},
+        arrays["structure_seed"],
+    )
+    if part.case in REPLICATED:  # its parameters are no samples
+        for name in PARAMETERS:
+            dataset[name].attrs = shardfile.variable_attrs(name)
+    return dataset.assign_attrs(attrs)
+
+
+def _read(part, remedy=_REMEDY):
+    """Attributes and arrays of a part's file, compared with all that its name and its keys decide."""
+    attrs, arrays = shardfile.read_arrays(part.path, shardfile.ARRAYS, remedy)
+    wrong = [name for name, value in part.make.items() if not np.array_equal(attrs.get(name), value)]
+    wrong += [name for name, values in part.arrays.items() if not np.array_equal(arrays.get(name), values)]
+    intensity = arrays.get("intensity", np.zeros(0))
+    if intensity.shape != (part.indices.size, PAPER_Q.size) or not (np.isfinite(intensity) & (intensity > 0)).all():
+        wrong.append("intensity")
+    if wrong:
+        raise DamagedError(f"{part.path} does not hold the {', '.join(wrong)} that its name promises; {remedy}")
+    return attrs, arrays
 
 
 def load(case, split):
@@ -228,19 +333,30 @@ def load(case, split):
     ------
     ValueError
         If there is no such case or split.
-    FileNotFoundError, ValueError
-        If no part of it is there, or one between others is missing.
+    FileNotFoundError
+        If no part of it is there.
+    DamagedError
+        If a part does not have the digest that is listed, or does not hold what its name promises.
+    ValueError
+        If a part is not listed, or one between others is missing.
     """
     check_choice("case", case, COUNTS)
     check_choice("split", split, COUNTS[case])
     parts = parts_there(case, split)
     if not parts:
         raise FileNotFoundError(f"no reference curves of {case} {split} in {directory()}: make them, see reference.py")
-    return xr.concat([xr.load_dataset(part.path) for part in parts], dim="sample", combine_attrs="drop_conflicts")
+    digests = _digests()
+    for part in parts:
+        if _digest(part.path) != digests[part.path.name]:
+            raise DamagedError(f"{part.path} is not the file that {_MANIFEST} lists; {_REMEDY}")
+    attrs, arrays = zip(*map(_read, parts), strict=True)
+    joined = {name: np.concatenate([part[name] for part in arrays]) for name in shardfile.ARRAYS if name != "q"}
+    common = {name: value for name, value in attrs[0].items() if all(np.array_equal(value, a[name]) for a in attrs)}
+    return _assemble(parts[0], joined | {"q": PAPER_Q}, common)
 
 
 def main():
-    """Make the parts that are missing, one after another."""
+    """List the parts that are there, and make those that are missing, one after another."""
     import argparse
 
     from tqdm import tqdm
@@ -248,6 +364,8 @@ def main():
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or gpu (default: %(default)s)")
     device = parser.parse_args().device
+    for part in list_parts():
+        print(f"{part.path.name} was not listed, and is now")
     missing = plan()
     with tqdm(total=sum(part.indices.size for part in missing), desc="reference curves", unit="curve") as bar:
         for part in missing:

@@ -274,18 +274,33 @@ def provenance(device):
     }
 
 
-def read(path, names=ARRAYS):
-    """Global attributes and some arrays of a file. No comparison with the checksum."""
+def read_arrays(path, names, remedy=REMEDY):
+    """Global attributes, and those of some arrays that are there, of any NetCDF file of curves.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    DamagedError
+        If it cannot be read; the message ends with the remedy.
+    """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; {REMEDY}")
+        raise FileNotFoundError(f"{path} does not exist; {remedy}")
     try:
         # Straight through netCDF4: xarray takes five times as long to open a file, and there may be a thousand.
         with _NETCDF, netCDF4.Dataset(path) as file:
             file.set_auto_mask(False)
             attrs = {name: file.getncattr(name) for name in file.ncattrs()}
-            arrays = {name: file[name][:] for name in names if name in file.variables}
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        raise DamagedError(f"{path} is truncated, damaged or not NetCDF ({error}); {REMEDY}") from error
+            return attrs, {name: file[name][:] for name in names if name in file.variables}
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise DamagedError(f"{path} is truncated, damaged or not NetCDF ({error}); {remedy}") from error
+
+
+def read(path, names=ARRAYS):
+    """Global attributes and some arrays of a shard's file. No comparison with the checksum."""
+    attrs, arrays = read_arrays(path, names)
     missing = [name for name in (*MAKE, "checksum") if name not in attrs]
     missing += [name for name in names if name not in arrays]
     if missing:

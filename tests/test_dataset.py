@@ -233,6 +233,12 @@ def test_a_flipped_bit_is_mended_or_harmless(tmp_path_factory, place, bit):
         content = bytearray(path.read_bytes())
         content[int(place * len(content))] ^= 1 << bit
         path.write_bytes(content)
+        try:
+            found = dataset.load("three_phase_low", "train", folder)
+        except ValueError as error:
+            assert str(path) in str(error)
+        else:
+            xr.testing.assert_equal(found, before)
         made = dataset.generate(plan(folder), progress=False)
     assert made == {path: checksum}
     xr.testing.assert_identical(

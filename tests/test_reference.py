@@ -1,10 +1,15 @@
 """The reference curves: plan, rounding, and that each file's curves are those of their keys."""
 
 import hashlib
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from grfsaxs_lib import dataset, paper, reference
 from grfsaxs_lib.grid import PAPER_Q
@@ -95,6 +100,167 @@ def test_refusals(elsewhere):
     with pytest.raises(ValueError, match="split must be one of test"):
         reference.load("case_study", "train")
     assert list(elsewhere.iterdir()) == []
+
+
+# ------------------------------------------------------------- damaged and foreign files
+
+HOME = reference.directory()
+NAMES = ["case_study_test_00000-00255.nc", "case_study_test_00256-00499.nc"]
+
+
+def copy(folder):
+    """The committed curves of the case study, and the list of all parts."""
+    folder.mkdir(exist_ok=True)
+    for name in (*NAMES, "SHA256SUMS"):
+        shutil.copy(HOME / name, folder)
+    return [folder / name for name in NAMES]
+
+
+@pytest.fixture
+def study(elsewhere):
+    return copy(elsewhere)
+
+
+def refused(message, kind=reference.DamagedError):
+    return pytest.raises(kind, match=message)
+
+
+def test_the_list_is_that_of_the_committed_files():
+    assert THERE and {part.path.name for part in THERE} == {path.name for path in HOME.glob("*.nc")}
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=HOME, check=True)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(NAMES), st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_a_flipped_bit_is_found(tmp_path_factory, name, place, bit):
+    folder = tmp_path_factory.mktemp("flipped")
+    copy(folder)
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "directory", lambda: folder)
+        with refused(f"{name} is not the file that SHA256SUMS lists; git checkout"):
+            reference.load("case_study", "test")
+
+
+@settings(max_examples=60)
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_a_flipped_bit_in_the_list_is_found_or_about_another_part(tmp_path_factory, place, bit):
+    folder = tmp_path_factory.mktemp("flipped")
+    copy(folder)
+    whole = (folder / "SHA256SUMS").read_bytes()
+    content = bytearray(whole)
+    content[int(place * len(content))] ^= 1 << bit
+    (folder / "SHA256SUMS").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "directory", lambda: folder)
+        if [line for line in content.split(b"\n") if b"case_study" in line] == whole.split(b"\n")[:2]:
+            try:
+                reference.load("case_study", "test")
+            except reference.DamagedError as error:
+                assert "SHA256SUMS is damaged; git checkout" in str(error)
+        else:
+            with pytest.raises(ValueError, match="SHA256SUMS|case_study_test.*is missing"):
+                reference.load("case_study", "test")
+
+
+@pytest.mark.parametrize("kept", [0, 100, 200_000])
+def test_a_truncated_part_is_found(study, kept):
+    study[1].write_bytes(study[1].read_bytes()[:kept])
+    with refused("00256-00499.nc is not the file that SHA256SUMS lists"):
+        reference.load("case_study", "test")
+
+
+def test_a_missing_part_is_named(study):
+    study[1].unlink()
+    with refused("00256-00499.nc is missing; git checkout -- data/reference"):
+        reference.load("case_study", "test")
+    with refused("is missing"):
+        reference.plan()
+
+
+def test_parts_under_other_names_are_not_read(study):
+    study[0].rename(study[0].with_name("case_study_test_00512-00767.nc"))
+    with refused("00000-00255.nc is missing"):
+        reference.load("case_study", "test")
+    shutil.copy(study[1], study[0])
+    with refused("00512-00767.nc is not listed in SHA256SUMS: remove it", ValueError):
+        reference.load("case_study", "test")
+    with refused("00512-00767.nc does not hold the index, structure_seed that its name promises; remove"):
+        reference.list_parts()
+    study[0].with_name("case_study_test_00512-00767.nc").unlink()
+    with refused("00000-00255.nc is not the file"):
+        reference.load("case_study", "test")
+
+
+@pytest.mark.parametrize("name", ["case_study_test_00500-00511.nc", "case_study_test_500-511.nc"])
+def test_a_foreign_file_is_not_read(study, name):
+    xr.Dataset({"intensity": ("x", [1.0])}).to_netcdf(study[0].with_name(name))
+    with refused(f"{name} is not listed", ValueError):
+        reference.load("case_study", "test")
+
+
+def test_overlapping_parts_are_refused(study):
+    """As after two runs with other sizes of a part."""
+    part = reference.Part("case_study", "test", 128, 384)
+    with xr.open_dataset(study[0]) as first, xr.open_dataset(study[1]) as second:
+        curves = np.concatenate([first["intensity"][128:], second["intensity"][:128]])
+    reference.write(part, curves)
+    with refused("case_study test from 256 on, or has them twice", ValueError):
+        reference.load("case_study", "test")
+
+
+@pytest.mark.parametrize("change", ["porosity", "structure_seed", "q", "case", "grid_size", "intensity"])
+def test_listing_compares_a_part_with_its_name(elsewhere, change):
+    part = reference.Part("two_phase_low", "validation", 0, 128)
+    reference.write(part, curves(part))
+    (elsewhere / "SHA256SUMS").unlink()
+    whole = part.path.read_bytes()
+    with reference.netCDF4.Dataset(part.path, "a") as file:
+        if change in file.ncattrs():
+            file.setncattr(change, {"case": "three_phase_low", "grid_size": 256}[change])
+        else:
+            file[change][7] = 0
+    with refused(f"does not hold the {change} that its name promises"):
+        reference.list_parts()
+    assert not (elsewhere / "SHA256SUMS").exists()
+    part.path.write_bytes(whole)
+    assert reference.list_parts() == [part] and reference.list_parts() == []
+    np.testing.assert_array_equal(reference.load("two_phase_low", "validation")["structure_seed"], part.seeds)
+
+
+def test_a_part_that_cannot_be_written_leaves_all_as_it_was(study, monkeypatch):
+    before = {path: path.read_bytes() for path in study[0].parent.iterdir()}
+    part = reference.Part("case_study", "test", 500, 512)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reference.xr.Dataset, "dump_to_store", full)
+    with pytest.raises(OSError, match="00500-00511.nc could not be written.*free some space"):
+        reference.write(part, curves(part))
+    assert {path: path.read_bytes() for path in study[0].parent.iterdir()} == before
+
+
+def test_no_file_stays_open(study):
+    def opened():
+        return [path for path in Path("/proc/self/fd").iterdir() if ".nc" in str(path.resolve())]
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("open files can be counted on Linux only")
+    data = reference.load("case_study", "test")
+    study[1].write_bytes(study[1].read_bytes()[:100])
+    for _ in range(3):
+        with refused("is not the file"):
+            reference.load("case_study", "test")
+        with pytest.raises(reference.DamagedError):
+            reference._read(reference.Part.of_name(NAMES[1]))
+    assert data.sizes["sample"] == 500 and opened() == []
+
+
+# ------------------------------------------------------------------------ made again
 
 
 @pytest.mark.parametrize("part", THERE, ids=lambda part: part.path.stem)
