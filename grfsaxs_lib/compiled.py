@@ -7,7 +7,9 @@ which two have limits that end a process or hang it; both are guarded here.
 
 import functools
 import os
+import shutil
 import threading
+from pathlib import Path
 
 import numba
 
@@ -17,13 +19,19 @@ _layer = None  # of Numba's threads, once they run
 _forked = False
 
 
+_ROOM = 50e6  # bytes; all compiled code takes a tenth of it
+
+
 def _can_cache():
-    """Whether Numba finds a place for compiled code; a read-only package in a read-only home has none."""
+    """Whether Numba finds a place for compiled code; a read-only package in a read-only home, or a full disk, has none.
+
+    Numba looks for the first only, and an error over the second would end the first call of each function.
+    """
     try:
-        numba.njit(cache=True)(lambda: None)
+        folder = Path(numba.njit(cache=True)(lambda: None).stats.cache_path)
     except RuntimeError:
         return False
-    return True
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free > _ROOM
 
 
 _OPTIONS = {"cache": _can_cache(), "nogil": True}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from grfsaxs_lib import compiled
+
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "grfsaxs_lib"
 CURVE = "gx.simulate(gx.Grid(16, 1.0), scaling_parameter=1.0, porosity=0.5, layer_fraction=0.3, seed={seed})"
@@ -91,3 +93,9 @@ print(gx.__file__, cpu.binarise(numpy.zeros((2, 2, 2), numpy.float32), -1).sum()
 """
     where = {"HOME": home, "XDG_CACHE_HOME": home, "LOCALAPPDATA": home}
     assert run(code, folder=copy.parent, **where) == [str(copy / "__init__.py"), "8"]
+
+
+def test_a_full_disk_does_without_a_cache(monkeypatch):
+    assert compiled._can_cache()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    assert not compiled._can_cache()
