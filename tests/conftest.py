@@ -1,5 +1,7 @@
 """Fixtures and settings of all tests: whatever runs on a device runs on each of them."""
 
+import signal
+
 import cuda_emulator
 import numba
 import numpy as np
@@ -17,6 +19,16 @@ settings.load_profile("grfsaxs")
 def one_thread():
     """Grids as small as these lose time on threads; the test of the threads starts a process of its own."""
     numba.set_num_threads(1)
+
+
+@pytest.fixture
+def usual_signals():
+    """What signals do from the start: libraries of earlier tests, or nohup, may have left something else."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", params=backend.DEVICES)

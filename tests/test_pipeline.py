@@ -225,17 +225,9 @@ def test_a_notebook_that_cannot_write(one_notebook):
 # Signals ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def usual_interrupts():
-    """Python's own handler of SIGINT: libraries that earlier tests have used may have left another."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("task", ["generate", "status"])
-def test_signals_unwind(elsewhere, monkeypatch, capsys, usual_interrupts, number, task):
+def test_signals_unwind(elsewhere, monkeypatch, capsys, usual_signals, number, task):
     cleared = []
 
     def work(p):

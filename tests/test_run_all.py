@@ -334,14 +334,14 @@ SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
 @pytest.mark.parametrize("number, status", SIGNALS)
-def test_a_signal_ends_a_set_up(repository, number, status):
+def test_a_signal_ends_a_set_up(repository, usual_signals, number, status):
     repository.at("uv", LASTS)
     assert stopped(repository, number, "smoke") == status
     assert not repository.venv.exists()
 
 
 @pytest.mark.parametrize("number, status", SIGNALS)
-def test_a_signal_ends_the_tests(made, number, status):
+def test_a_signal_ends_the_tests(made, usual_signals, number, status):
     made.at("other", LASTS)
     assert stopped(made, number, "test") == status
     assert made.steps() == ["other"]  # and nothing after it
