@@ -91,10 +91,10 @@ python=$venv/bin/python
 # shellcheck source=environment.sh
 source ./environment.sh
 
-# The notebooks of a tier, its data sets alone, or its status: grfsaxs_lib/pipeline.py, where the tiers' sizes stand.
+# The notebooks of a tier, its data sets alone, or its status: grfsaxs_lib/cli.py, where the tiers' sizes stand.
 # The first word says how it is called: exec, or supervise where something comes after it.
 pipeline() {
-    "$1" "$python" -m grfsaxs_lib.pipeline "$2" "$3" --device "$device" --scheduler "$scheduler" \
+    "$1" "$python" -m grfsaxs_lib.cli "$2" "$3" --device "$device" --scheduler "$scheduler" \
         --shards "${shards:-1/1}" --from "${from:-00}"
 }
 

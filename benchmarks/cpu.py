@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 import grfsaxs_lib as gx
 from grfsaxs_lib import paper
-from grfsaxs_lib.kernels import cpu as kernels
+from grfsaxs_lib.physics.kernels import cpu as kernels
 
 THREADS = 2
 FIGURE_1 = paper.FIGURE_1  # the structure of the rivals

@@ -3,7 +3,7 @@ r"""What sharing the work out costs: a Dask cluster of local processes against p
     python benchmarks/engine.py                # 256^3, one and two processes, five rounds
     python benchmarks/engine.py --many 1000    # so many shards of tiny curves: made, opened, resumed
 
-* A plain process makes its half of the shards with `dataset.generate` and nothing else. All processes are
+* A plain process makes its half of the shards with `store.generate` and nothing else. All processes are
   started and warm before the clock starts, and both contestants take turns, round after round, with the
   same shards and as many threads a process.
 * With one process the ratio is the overhead of the engine; with two it is the efficiency that counts.
@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from grfsaxs_lib import cluster, dataset
+from grfsaxs_lib import tasks
+from grfsaxs_lib.datasets import store
 from grfsaxs_lib.grid import Grid
 
 # A box of 128 nm with 0.5 nm voxels: the engine does not care for the physics.
@@ -31,7 +32,7 @@ GRID = {"size": 256, "voxel_size": 0.5}
 
 def plan(folder, size, voxel_size, n_sample, shard_size):
     warnings.filterwarnings("ignore", "the box of")
-    return dataset.plan(
+    return store.plan(
         {"train": n_sample},
         cases=["three_phase_low"],
         directory=folder,
@@ -45,16 +46,16 @@ def plain_process(folder, share, *sizes):
     """What a plain process does: warm up, say so, wait for the word, make its share."""
     shards = plan(folder, GRID["size"], GRID["voxel_size"], *map(int, sizes))
     with tempfile.TemporaryDirectory() as scratch:
-        dataset.generate(plan(scratch, GRID["size"], GRID["voxel_size"], 1, 1), progress=False)
+        store.generate(plan(scratch, GRID["size"], GRID["voxel_size"], 1, 1), progress=False)
     print("ready", flush=True)
     sys.stdin.readline()
-    dataset.generate(dataset.share(shards, share), progress=False)
+    store.generate(store.share(shards, share), progress=False)
     print("done", flush=True)
 
 
 def time_plain(folder, n_process, n_sample, shard_size):
     """Seconds that plain processes take for all shards together."""
-    threads = str(max(1, os.cpu_count() // n_process))  # as `cluster.connect` gives its workers
+    threads = str(max(1, os.cpu_count() // n_process))  # as `tasks.connect` gives its workers
     environment = os.environ | {"NUMBA_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
     processes = [
         subprocess.Popen(
@@ -83,23 +84,23 @@ def time_plain(folder, n_process, n_sample, shard_size):
 def time_engine(client, folder, n_process, n_sample, shard_size):
     """Seconds that the workers of a cluster take for the same shards."""
     with tempfile.TemporaryDirectory() as scratch:  # one for each worker, to warm it up
-        dataset.generate(plan(scratch, **GRID, n_sample=4 * n_process, shard_size=1), client=client, progress=False)
+        store.generate(plan(scratch, **GRID, n_sample=4 * n_process, shard_size=1), client=client, progress=False)
     shards = plan(folder, **GRID, n_sample=n_sample, shard_size=shard_size)
     start = time.perf_counter()
-    dataset.generate(shards, client=client, progress=False)
+    store.generate(shards, client=client, progress=False)
     return time.perf_counter() - start
 
 
 def compare(n_process, rounds, n_sample, shard_size):
     """Both contestants in turn; seconds of every round, and that their files are the same."""
     rows = []
-    with cluster.connect(f"local:{n_process}") as client:
+    with tasks.connect(f"local:{n_process}") as client:
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
                 plain = time_plain(one, n_process, n_sample, shard_size)
                 engine = time_engine(client, other, n_process, n_sample, shard_size)
                 checksums = [
-                    list(dataset.generate(plan(folder, **GRID, n_sample=n_sample, shard_size=shard_size),
+                    list(store.generate(plan(folder, **GRID, n_sample=n_sample, shard_size=shard_size),
                                           progress=False).values())
                     for folder in (one, other)
                 ]  # fmt: skip
@@ -115,21 +116,21 @@ def do_nothing(task, report):
 
 def time_many_shards(n_shard, n_process=2):
     """Seconds to make, open and resume a data set of very many tiny shards."""
-    with tempfile.TemporaryDirectory() as folder, cluster.connect(f"local:{n_process}") as client:
+    with tempfile.TemporaryDirectory() as folder, tasks.connect(f"local:{n_process}") as client:
         shards = plan(folder, 16, 1.0, 2 * n_shard, 2)
         setting = {"client": client, "directory": folder, "label": "", "unit": "", "progress": False}
         times, ones = {}, [1] * n_shard
         start = time.perf_counter()
-        assert len(list(cluster.run(do_nothing, ones, ones, **setting))) == n_shard
+        assert len(list(tasks.run(do_nothing, ones, ones, **setting))) == n_shard
         times["tasks that do nothing"] = time.perf_counter() - start
         start = time.perf_counter()
-        made = dataset.generate(shards, client=client, progress=False)
+        made = store.generate(shards, client=client, progress=False)
         times["made"] = time.perf_counter() - start
         start = time.perf_counter()
-        opened = dataset.open("three_phase_low", "train", folder)
+        opened = store.open("three_phase_low", "train", folder)
         times["opened"] = time.perf_counter() - start
         start = time.perf_counter()
-        again = dataset.generate(shards, client=client, progress=False)
+        again = store.generate(shards, client=client, progress=False)
         times["resumed"] = time.perf_counter() - start
     assert again == made and opened.sizes["sample"] == 2 * n_shard
     return times

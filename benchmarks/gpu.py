@@ -32,7 +32,8 @@ from prior import draw_prior
 from tqdm import tqdm
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import backend, paper
+from grfsaxs_lib import paper
+from grfsaxs_lib.physics import backend
 
 COPY = 2**29  # bytes of each of the two arrays of the copy
 
@@ -43,7 +44,7 @@ def bytes_of(name, result, values, *arguments, **options):
     Parameters
     ----------
     name : str
-        A function of `grfsaxs_lib.kernels`.
+        A function of `grfsaxs_lib.physics.kernels`.
     result : array or list
         What it returned.
     values : array or int

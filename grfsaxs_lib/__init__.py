@@ -5,14 +5,14 @@ Lengths are in nm, scattering vectors in nm^-1; see `grfsaxs_lib.grid` for the c
 """
 
 from . import parameters
-from .field import gaussian_random_field, spectral_density
 from .grid import PAPER_GRID, PAPER_Q, Grid
-from .noise import add_noise
+from .measurement.noise import add_noise
+from .measurement.preprocess import normalise_intensity
 from .parameters import CASES, VARIABLES
-from .preprocess import normalise_intensity
-from .scattering import scattering_intensity
-from .simulation import simulate
-from .structure import phase_map
+from .physics.field import gaussian_random_field, spectral_density
+from .physics.scattering import scattering_intensity
+from .physics.simulation import simulate
+from .physics.structure import phase_map
 
 __version__ = "0.1.0"
 

@@ -40,8 +40,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from .files import git_commit, moved_into_place, versions
 from .parameters import VARIABLES, refuse_masked
-from .provenance import git_commit, moved_into_place, versions
 
 PAPER_DOI = "10.3389/fmats.2022.956839"
 DATA_DOI = "10.5281/zenodo.5948941"

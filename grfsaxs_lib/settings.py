@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from . import paper, pipeline, training
+from . import cli, paper
 from .grid import PAPER_GRID, PAPER_Q
-from .noise import NOISE_LEVEL_RANGE
+from .measurement.noise import NOISE_LEVEL_RANGE
 from .parameters import CASES, VARIABLES
-from .scattering import scattering_intensity
-from .structure import phase_map
+from .physics.scattering import scattering_intensity
+from .physics.structure import phase_map
+from .trees import training
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def _of_training():
 
 
 def _of_tier(tier):
-    numbered = {notebook.name[:2]: notebook for notebook in pipeline.find_notebooks()}
-    data, models, study = (pipeline.notebook_parameters(numbered[number], tier) for number in ("04", "06", "08"))
+    numbered = {notebook.name[:2]: notebook for notebook in cli.find_notebooks()}
+    data, models, study = (cli.notebook_parameters(numbered[number], tier) for number in ("04", "06", "08"))
     used = training.final_hyperparameters(tier)
     rows = [
         ("§2.2, §2.3", "voxels along an edge, data sets", PAPER_GRID.size, data["grid_size"]),

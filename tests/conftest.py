@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from grfsaxs_lib import backend
+from grfsaxs_lib.physics import backend
 
 # The same examples in every run; the first call of a kernel may have to compile it, so there is no deadline.
 settings.register_profile("grfsaxs", deadline=None, derandomize=True)
@@ -51,7 +51,7 @@ def emulated():
 
 @pytest.fixture(scope="session")
 def kernels(device, request):
-    """The kernels of the device, see `grfsaxs_lib.kernels`."""
+    """The kernels of the device, see `grfsaxs_lib.physics.kernels`."""
     return request.getfixturevalue("emulated") if device == "gpu-emulated" else backend.get_kernels(device)
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from scipy import fft
 
 HEADER = Path(__file__).with_name("cuda_emulator.h")
-GPU = Path(__file__).resolve().parent.parent / "grfsaxs_lib" / "kernels" / "gpu.py"
+GPU = Path(__file__).resolve().parent.parent / "grfsaxs_lib" / "physics" / "kernels" / "gpu.py"
 COMPILER = shutil.which("g++")
 _GUARD = np.full(256, 0xA5, np.uint8)
 

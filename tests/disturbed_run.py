@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from grfsaxs_lib import cluster, dataset
+from grfsaxs_lib import tasks
+from grfsaxs_lib.datasets import store
 from grfsaxs_lib.grid import Grid
 
 
 def plan(folder):
     """14 shards of tiny structures, a tenth of a second each."""
     warnings.filterwarnings("ignore", "the box of")
-    return dataset.plan(
+    return store.plan(
         {"train": 60, "test": 24},
         cases=["three_phase_high"],
         directory=folder,
@@ -26,12 +27,12 @@ def plan(folder):
 
 
 def main(folder, scheduler, ready=None, go=None):
-    with cluster.connect(scheduler) as client:
+    with tasks.connect(scheduler) as client:
         if ready:  # tell that it is, and wait for the word
             Path(ready).touch()
             while not Path(go).exists():
                 time.sleep(0.01)
-        dataset.generate(plan(folder), client=client, progress=False)
+        store.generate(plan(folder), client=client, progress=False)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import sampling
+from grfsaxs_lib.datasets import keys
 
 FILE = Path(__file__).with_suffix(".npz")
 SEED = 11
@@ -49,8 +49,8 @@ def main():
         arrays |= {f"{name}, plane": psi[0].get(), f"{name}, phases": phases.get(), f"{name}, curve": intensity}
     for case in REFERENCES:
         indices = np.arange(N_REFERENCE)
-        parameters = sampling.sample_parameters(case, "test", indices)
-        seeds = sampling.keys(gx.CASES[case], "test", indices, "structure")
+        parameters = keys.sample_parameters(case, "test", indices)
+        seeds = keys.keys(gx.CASES[case], "test", indices, "structure")
         arrays[case] = gx.simulate(gx.PAPER_GRID, **parameters, seed=seeds, device="gpu").astype(np.float32)
     np.savez_compressed(FILE, **arrays)
 

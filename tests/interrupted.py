@@ -12,7 +12,9 @@ from collections import Counter
 import numpy as np
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import emulator, likelihood, reference
+from grfsaxs_lib.datasets import reference
+from grfsaxs_lib.emulator import emulator
+from grfsaxs_lib.inference import likelihood
 
 LOST = 5.0  # s after which an interrupt will not be raised any more
 

@@ -10,47 +10,48 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "grfsaxs_lib"
 NAME = PACKAGE.name
 
-# Data flow one way; only `simulation` composes the physics; the leaves are open to all, the kernels know one.
-LEAVES = {"parameters", "provenance", "compiled"}
-PHYSICS = {"kernels", "backend", "field", "structure", "scattering", "simulation"}
-PHYSICS |= {"shardfile", "dataset", "reference"}
-PHYSICS |= {"coordinates", "gaussian_process", "emulator", "tables", "climbs", "likelihood"}
-AFTER_PHYSICS = {"instrument", "noise", "preprocess", "training", "model", "evaluation", "plotting", "paper"}
-MANY = {"sampling", "cluster", "campaign", "pipeline", "settings"}  # samples, tasks, and their composition
+# Data flow one way. A room is a folder; modules that stand by themselves are rooms of one.
+LEAVES = {"parameters", "files", "compiled"}  # open to all; the kernels know the last one only
 ALLOWED = {
-    "kernels": {"compiled"},
-    **{module: set() for module in LEAVES},
-    "backend": {"kernels"},
+    **{room: set() for room in LEAVES},
     "grid": set(),
-    "field": {"backend", "grid"},
-    "structure": {"backend", "grid"},
-    "scattering": {"backend", "grid"},
-    "simulation": {"backend", "grid", "field", "structure", "scattering"},
-    "sampling": set(),
-    "cluster": set(),
-    "shardfile": {"simulation", "grid", "paper", "sampling"},
-    "dataset": {"backend", "cluster", "grid", "noise", "sampling", "shardfile", "simulation"},
-    "reference": {"grid", "paper", "sampling", "shardfile", "simulation"},
-    "coordinates": {"grid"},
-    "gaussian_process": {"coordinates"},
-    "lattice": set(),
-    "emulator": {"coordinates", "gaussian_process", "grid", "lattice"},
-    "tables": set(),
-    "climbs": {"tables"},
-    "likelihood": {"climbs", "coordinates", "emulator", "grid", "noise", "preprocess", "tables"},
-    "campaign": {"cluster", "dataset", "preprocess", "training"},
-    "pipeline": {"backend", "campaign", "cluster", "dataset", "grid", "paper", "training"},
-    "settings": {"grid", "noise", "paper", "pipeline", "scattering", "structure", "training"},
-    **{module: AFTER_PHYSICS - {module} | {"grid"} for module in AFTER_PHYSICS},
-    "__init__": PHYSICS | AFTER_PHYSICS | LEAVES | MANY | {"grid"},
+    "tasks": set(),
+    "physics": {"grid"},
+    "measurement": {"grid"},
+    "paper": {"grid"},
+    "emulator": {"grid"},
+    "datasets": {"grid", "paper", "physics", "measurement", "tasks"},
+    "inference": {"grid", "measurement", "emulator"},
+    "evaluation": {"grid"},
+    "plotting": {"grid", "evaluation", "measurement", "paper"},
+    "trees": {"grid", "datasets", "measurement", "tasks"},
+    "settings": {"grid", "physics", "measurement", "trees", "paper", "cli"},
+    "cli": {"grid", "physics", "datasets", "trees", "paper", "tasks"},
+    "__init__": {"grid", "physics", "measurement", "parameters"},
+}
+# Inside the rooms: only `simulation` composes the physics, and a device is known by `backend` alone.
+INSIDE = {
+    "physics": {
+        "backend": {"kernels"},
+        "field": {"backend"},
+        "structure": {"backend"},
+        "scattering": {"backend"},
+        "simulation": {"backend", "field", "structure", "scattering"},
+        "kernels": set(),
+    },
+    "measurement": {"noise": set(), "preprocess": set(), "instrument": set()},
+    "datasets": {"keys": set(), "block": {"keys"}, "store": {"keys", "block"}, "reference": {"keys", "block"}},
+    "trees": {"training": {"model"}, "model": {"training"}, "runs": {"training", "model"}},
+    "emulator": {
+        "coordinates": set(),
+        "gaussian_process": {"coordinates"},
+        "voxel_correction": set(),
+        "emulator": {"coordinates", "gaussian_process", "voxel_correction"},
+    },
+    "inference": {"spline": set(), "optimise": {"spline"}, "likelihood": {"optimise", "spline"}},
 }
 HEAVY = {"cupy", "xgboost", "dask", "distributed", "matplotlib", "ducc0", "netCDF4", "h5netcdf"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-
-
-def module_of(path):
-    """First part of a file's dotted name inside the package: ``kernels/cpu.py`` -> ``kernels``."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def imported(source, path):
@@ -69,46 +70,50 @@ def imported(source, path):
 
 
 def own_imports(source, path):
-    """Modules of the package that a file imports, its own folder and the version number aside."""
-    names = (name.split(".") for name in imported(source, path))
-    modules = {(parts + ["__init__"])[1] for parts in names if parts[0] == NAME}
-    return modules - {module_of(path), "__version__"}
+    """Modules of the package that a file imports, as tuples of names below the package, without the version number."""
+    names = (tuple(name.split(".")) for name in imported(source, path))
+    return {name[1:] or ("__init__",) for name in names if name[0] == NAME} - {("__version__",)}
+
+
+def place_of(path):
+    """A file's names below the package: ``physics/kernels/cpu.py`` -> ``(physics, kernels, cpu)``."""
+    return path.relative_to(PACKAGE).with_suffix("").parts
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_follow_the_design(path):
-    module = module_of(path)
-    assert module in ALLOWED, f"say in ALLOWED what {module} may import"
-    leaves = set() if module == "kernels" else LEAVES
-    assert own_imports(path.read_text(), path) - ALLOWED[module] - leaves == set()
+    room, *inner = place_of(path)
+    assert room in ALLOWED, f"say in ALLOWED what {room} may import"
+    imports = own_imports(path.read_text(), path)
+    assert {name[0] for name in imports} - ALLOWED[room] - LEAVES - {room} == set()
+    if inner and inner[0] != "__init__":
+        near = {name[1] for name in imports if name[0] == room and len(name) > 1}
+        assert near - INSIDE[room][inner[0]] - {inner[0]} == set()
+    if "kernels" in inner:
+        assert {name[0] for name in imports} <= {"compiled", room}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_cupy_stays_behind_the_backend(path):
     roots = {name.split(".")[0] for name in imported(path.read_text(), path)}
-    assert "cupy" not in roots or module_of(path) in {"backend", "kernels"}
+    assert "cupy" not in roots or {"backend", "kernels"} & set(place_of(path))
 
 
 @pytest.mark.parametrize(
     "line, found",
     [
-        ("from .field import x", {"field"}),
-        ("from . import scattering", {"scattering"}),
-        ("from .. import grid", set()),  # beyond the package: not ours
-        ("def f():\n    from grfsaxs_lib.kernels.cpu import philox", {"kernels"}),
-        ("import grfsaxs_lib.paper as p", {"paper"}),
-        ("import grfsaxs_lib", {"__init__"}),
+        ("from .field import x", {("physics", "field", "x")}),
+        ("from . import scattering", {("physics", "scattering")}),
+        ("from .. import grid", {("grid",)}),
+        ("from ... import grid", set()),  # beyond the package: not ours
+        ("def f():\n    from grfsaxs_lib.physics.kernels.cpu import philox", {("physics", "kernels", "cpu", "philox")}),
+        ("import grfsaxs_lib.paper as p", {("paper",)}),
+        ("import grfsaxs_lib", {("__init__",)}),
         ("import numpy.fft", set()),
     ],
 )
 def test_the_reader_of_imports(line, found):
-    assert own_imports(line, PACKAGE / "noise.py") == found
-
-
-def test_the_reader_of_imports_inside_the_kernels():
-    path = PACKAGE / "kernels" / "cpu.py"
-    assert own_imports("from .. import grid", path) == {"grid"}
-    assert own_imports("from . import gpu\nfrom .gpu import f", path) == set()
+    assert own_imports(line, PACKAGE / "physics" / "structure.py") == found
 
 
 def test_import_loads_nothing_heavy():

@@ -13,8 +13,8 @@ import scipy.fft
 import scipy.ndimage
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import backend
-from grfsaxs_lib.kernels import cpu as cpu_kernels
+from grfsaxs_lib.physics import backend
+from grfsaxs_lib.physics.kernels import cpu as cpu_kernels
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 GRID = gx.Grid(32, 1.0)

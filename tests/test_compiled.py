@@ -82,13 +82,13 @@ def test_a_read_only_package_and_home_do_without_a_cache(tmp_path):
     """Root may write anywhere: that Numba finds no place is caused by paths that cannot be folders."""
     copy = tmp_path / "elsewhere" / PACKAGE.name
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in (copy, copy / "kernels"):
+    for folder in (copy, copy / "physics" / "kernels"):
         (folder / "__pycache__").write_text("no folder")
     (tmp_path / "home").write_text("no folder")
     home = str(tmp_path / "home")
     code = """
 import numpy
-from grfsaxs_lib.kernels import cpu
+from grfsaxs_lib.physics.kernels import cpu
 print(gx.__file__, cpu.binarise(numpy.zeros((2, 2, 2), numpy.float32), -1).sum())
 """
     where = {"HOME": home, "XDG_CACHE_HOME": home, "LOCALAPPDATA": home}

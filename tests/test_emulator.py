@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from grfsaxs_lib import CASES, Grid, coordinates, emulator, gaussian_random_field, lattice, reference
+from grfsaxs_lib import CASES, Grid, gaussian_random_field
+from grfsaxs_lib.datasets import reference
+from grfsaxs_lib.emulator import coordinates, emulator, voxel_correction
 from grfsaxs_lib.grid import PAPER_Q
 
 CASE = "two_phase_low"
@@ -180,7 +182,7 @@ def test_the_lattice_is_part_of_the_mean_and_of_the_file(fitted, tmp_path):
     table = np.random.default_rng(0).normal(size=(50, PAPER_Q.size))
     emulator.save(replace(fitted, _lattice=table), tmp_path / "emulator.npz")
     again = emulator.load(tmp_path / "emulator.npz")
-    np.testing.assert_array_equal(again.of_lattice([0.0, 1.0]), lattice.look_up(table, np.array([0.0, 1.0])))
+    np.testing.assert_array_equal(again.of_lattice([0.0, 1.0]), voxel_correction.look_up(table, np.array([0.0, 1.0])))
 
 
 def test_other_files_are_refused(tmp_path):

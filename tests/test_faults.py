@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from disturbed_run import plan
 
-from grfsaxs_lib import campaign, cluster, dataset, shardfile
+from grfsaxs_lib import tasks
+from grfsaxs_lib.datasets import block, store
+from grfsaxs_lib.trees import runs
 
 RUN = Path(__file__).with_name("disturbed_run.py")
 ONE_THREAD = os.environ | {"NUMBA_NUM_THREADS": "1"}
@@ -24,25 +26,25 @@ ONE_THREAD = os.environ | {"NUMBA_NUM_THREADS": "1"}
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Checksums by file name, of a plain loop in this process."""
-    made = dataset.generate(plan(tmp_path_factory.mktemp("undisturbed")), progress=False)
+    made = store.generate(plan(tmp_path_factory.mktemp("undisturbed")), progress=False)
     return {path.name: checksum for path, checksum in made.items()}
 
 
 @pytest.fixture(scope="module")
 def client():
     """Two worker processes, restarted by their nannies if they die."""
-    with cluster.connect("local:2") as client:
+    with tasks.connect("local:2") as client:
         yield client
 
 
 @pytest.fixture
 def check(undisturbed):
     def check(folder):
-        files = {path for path in Path(folder).iterdir() if path.name != cluster._MARK}
-        found = {path.name: shardfile.verify(path)[0]["checksum"] for path in files}
+        files = {path for path in Path(folder).iterdir() if path.name != tasks._MARK}
+        found = {path.name: block.verify(path)[0]["checksum"] for path in files}
         assert found == undisturbed
         for split, n in (("train", 60), ("test", 24)):
-            np.testing.assert_array_equal(dataset.load("three_phase_high", split, folder)["index"], np.arange(n))
+            np.testing.assert_array_equal(store.load("three_phase_high", split, folder)["index"], np.arange(n))
 
     return check
 
@@ -73,7 +75,7 @@ def meanwhile(action, *args):
 
 
 def test_workers_make_the_same_files(client, tmp_path, check):
-    made = dataset.generate(plan(tmp_path)[::-1], client=client, progress=False)
+    made = store.generate(plan(tmp_path)[::-1], client=client, progress=False)
     assert list(made) == [shard.path for shard in plan(tmp_path)[::-1]]
     check(tmp_path)
 
@@ -86,7 +88,7 @@ def slowly(task, report):
 
 
 def test_progress_reaches_the_client(client, tmp_path, capfd):
-    (done,) = cluster.run(
+    (done,) = tasks.run(
         slowly, ["one"], [8], client=client, directory=tmp_path, label="slow", unit="step", progress=True
     )
     shown = {int(n) for n in re.findall(r"(\d)/8", capfd.readouterr().err)}
@@ -101,7 +103,7 @@ def test_a_worker_killed_in_mid_shard(client, tmp_path, check):
         os.kill(min(pids), signal.SIGKILL)
 
     with meanwhile(kill):
-        dataset.generate(plan(tmp_path), client=client, progress=False)
+        store.generate(plan(tmp_path), client=client, progress=False)
     check(tmp_path)
     client.wait_for_workers(2, timeout=60)
     assert min(pids) not in client.run(os.getpid).values()
@@ -138,9 +140,9 @@ def test_a_run_killed_at_random_moments(tmp_path, check, request):
             groups.append(kill_at_random(tmp_path, rng, scheduler, whole_group))
             files.append(len(list(tmp_path.glob("*.nc"))))
             n += 1
-        dataset.generate(plan(tmp_path), progress=False)
+        store.generate(plan(tmp_path), progress=False)
         wait_for_the_end_of(groups)
-        dataset.generate(plan(tmp_path), progress=False)  # what workers left alone may have left behind
+        store.generate(plan(tmp_path), progress=False)  # what workers left alone may have left behind
         check(tmp_path)
         for path in tmp_path.iterdir():
             path.unlink()
@@ -160,14 +162,14 @@ def wait_for_the_end_of(groups):
 
 def test_damaged_and_leftover_files(client, tmp_path, check, capfd):
     shards = plan(tmp_path)
-    dataset.generate(shards, progress=False)
+    store.generate(shards, progress=False)
     shards[0].path.write_bytes(shards[0].path.read_bytes()[:-1000])
     content = bytearray(shards[1].path.read_bytes())
     content[-3000] ^= 1
     shards[1].path.write_bytes(content)
     shards[2].path.unlink()
     (tmp_path / f".{shards[2].path.name}.0badcafe.tmp").write_bytes(content[:5000])
-    dataset.generate(shards, client=client, progress=False)
+    store.generate(shards, client=client, progress=False)
     check(tmp_path)
 
 
@@ -180,11 +182,11 @@ def test_a_full_disk(client, tmp_path, check):
     try:
         for workers in (None, client):
             with pytest.raises(OSError, match="No space left|is the disk full"):
-                dataset.generate(plan(disk), client=workers, progress=False)
+                store.generate(plan(disk), client=workers, progress=False)
         there = [path.name for path in disk.iterdir() if path.suffix == ".nc"]
         assert 0 < len(there) < len(plan(disk))
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
-        dataset.generate(plan(disk), client=client, progress=False)
+        store.generate(plan(disk), client=client, progress=False)
         check(disk)
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)
@@ -208,31 +210,31 @@ def test_the_scheduler_lost(tmp_path, check):
         while not where.exists() or not where.read_text().rstrip().endswith("}"):  # it is written piece by piece
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        with cluster.connect(json.loads(where.read_text())["address"]) as client:
+        with tasks.connect(json.loads(where.read_text())["address"]) as client:
             client.wait_for_workers(1, timeout=60)
 
             def kill():
                 wait_for_files(folder, 2)
                 scheduler.kill()
 
-            with meanwhile(kill), pytest.raises(cluster.ClusterError, match="scheduler was lost.*run the same again"):
-                dataset.generate(plan(folder), client=client, progress=False)
-    dataset.generate(plan(folder), progress=False)
+            with meanwhile(kill), pytest.raises(tasks.ClusterError, match="scheduler was lost.*run the same again"):
+                store.generate(plan(folder), client=client, progress=False)
+    store.generate(plan(folder), progress=False)
     check(folder)
 
 
 def test_two_runs_at_once(tmp_path, check):
     folder = tmp_path / "data"
     ready = [tmp_path / "one", tmp_path / "other"]
-    runs = [
+    planned = [
         subprocess.Popen([sys.executable, RUN, folder, scheduler, mark, tmp_path / "go"], env=ONE_THREAD)
         for scheduler, mark in zip(["", "local:2"], ready, strict=True)
     ]
     while not all(mark.exists() for mark in ready):
-        assert all(run.poll() is None for run in runs)
+        assert all(run.poll() is None for run in planned)
         time.sleep(0.05)
     (tmp_path / "go").touch()  # both write at the same time now
-    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    assert [run.wait(timeout=120) for run in planned] == [0, 0]
     check(folder)
 
 
@@ -265,15 +267,15 @@ def test_a_failure_stops_the_other_threads(tmp_path):
     assert time.monotonic() - start < 10
 
 
-def run(function, tasks, client, folder, **more):
-    sizes = [1] * len(tasks)
+def run(function, work, client, folder, **more):
+    sizes = [1] * len(work)
     setting = {"directory": folder, "label": "test", "unit": "task", "progress": False}
-    return list(cluster.run(function, tasks, sizes, client=client, **setting | more))
+    return list(tasks.run(function, work, sizes, client=client, **setting | more))
 
 
 def test_a_task_that_kills_its_workers_is_named(client, tmp_path):
     client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
-    with pytest.raises(cluster.ClusterError, match="several workers died one after another over the deadly task"):
+    with pytest.raises(tasks.ClusterError, match="several workers died one after another over the deadly task"):
         run(die, ["the deadly task"], client, tmp_path)
     client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 3))
     client.wait_for_workers(2, timeout=60)
@@ -293,43 +295,43 @@ def test_a_folder_that_workers_do_not_see(client, tmp_path):
     try:
         if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
             pytest.skip("no /proc here")
-        with pytest.raises(cluster.ClusterError, match="a worker on .* does not see .*use a folder that all share"):
+        with pytest.raises(tasks.ClusterError, match="a worker on .* does not see .*use a folder that all share"):
             # The name of a folder in this process, and of nothing in another.
             run(fail, [0], client, Path(f"/proc/self/fd/{descriptor}"))
     finally:
         os.close(descriptor)
-    assert [path.name for path in tmp_path.iterdir()] == [cluster._MARK]
+    assert [path.name for path in tmp_path.iterdir()] == [tasks._MARK]
 
 
 def test_workers_of_other_versions_are_refused(client, tmp_path, monkeypatch):
-    monkeypatch.setattr("grfsaxs_lib.provenance._LIBRARIES", ("numpy", "pytest"))
-    with pytest.raises(cluster.ClusterError, match="has .*pytest None .client .*use one environment"):
+    monkeypatch.setattr("grfsaxs_lib.files._LIBRARIES", ("numpy", "pytest"))
+    with pytest.raises(tasks.ClusterError, match="has .*pytest None .client .*use one environment"):
         run(fail, [0], client, tmp_path)
 
 
 def test_a_cluster_without_workers_says_so(capsys):
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty, cluster.connect(empty.scheduler_address):
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty, tasks.connect(empty.scheduler_address):
         assert "no workers yet; tasks wait for them" in capsys.readouterr().out
 
 
 def test_training_runs_on_workers(client, tmp_path):
     folder = tmp_path / "data"
     shards = plan(folder)
-    others = dataset.plan(
+    others = store.plan(
         {"validation": 12}, cases=["three_phase_high"], directory=folder, grid=shards[0].grid, smoothing_sigma=1.0,
         q=shards[0].q,
     )  # fmt: skip
-    dataset.generate(shards + others, client=client, progress=False)
+    store.generate(shards + others, client=client, progress=False)
     trees = []
     for name, workers in (("here", None), ("there", client)):
-        runs = campaign.plan_models(
+        planned = runs.plan_models(
             datasets=folder, directory=tmp_path / name, cases=["three_phase_high"], repeats=2, seed=1, n_jobs=1,
             hyperparameters={"max_depth": 3}, n_estimators=8, patience=3,
         )  # fmt: skip
-        campaign.execute(runs, client=workers, progress=False)
-        trees.append([campaign.load_fit(run).booster.save_raw("ubj") for run in runs])
+        runs.execute(planned, client=workers, progress=False)
+        trees.append([runs.load_fit(run).booster.save_raw("ubj") for run in planned])
     assert trees[0] == trees[1]
 
 
@@ -339,17 +341,17 @@ MALFORMED = ["local", "local:0", "local:-1", "local:x", "host", "tcp://host", ":
 
 @pytest.mark.parametrize("text, meaning", [("", None), ("local:2", 2), *zip(ADDRESSES, ADDRESSES, strict=True)])
 def test_schedulers(text, meaning):
-    assert cluster.parse_scheduler(text) == meaning
+    assert tasks.parse_scheduler(text) == meaning
 
 
 @pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_schedulers_are_refused(text):
-    with pytest.raises(ValueError, match="scheduler must be local:N"), cluster.connect(text):
+    with pytest.raises(ValueError, match="scheduler must be local:N"), tasks.connect(text):
         pass
 
 
 def test_each_local_worker_has_a_gpu_of_its_own(client):
-    client.register_plugin(cluster._one_gpu_each(), name="gpus")
+    client.register_plugin(tasks._one_gpu_each(), name="gpus")
     try:
         seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         assert sorted(seen.values()) == ["0", "1"]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from grfsaxs_lib.field import (
+from grfsaxs_lib.grid import Grid
+from grfsaxs_lib.physics.field import (
     AMPLITUDE_CUTOFF,
     MINIMUM_BOX,
     check_seed,
@@ -17,8 +18,7 @@ from grfsaxs_lib.field import (
     mode_amplitudes,
     spectral_density,
 )
-from grfsaxs_lib.grid import Grid
-from grfsaxs_lib.simulation import simulate
+from grfsaxs_lib.physics.simulation import simulate
 
 SINGLE = float(np.finfo(np.float32).eps)
 

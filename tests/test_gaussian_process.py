@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from grfsaxs_lib import CASES, gaussian_process
+from grfsaxs_lib import CASES
+from grfsaxs_lib.emulator import gaussian_process
 
 COUNT = 30
 RNG = 4

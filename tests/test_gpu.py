@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import backend, field, scattering, structure
-from grfsaxs_lib.kernels import cpu
+from grfsaxs_lib.physics import backend, field, scattering, structure
+from grfsaxs_lib.physics.kernels import cpu
 
 SOURCE = Path(cuda_emulator.GPU).with_name("kernels.cu")
 SINGLE = float(np.finfo(np.float32).eps)
@@ -342,7 +342,7 @@ def test_same_as_a_real_gpu(name):
 @pytest.mark.parametrize("case", golden_gpu.REFERENCES)
 def test_reference_curves_same_as_on_a_real_gpu(case):
     """Both are files; test_reference.py makes the CPU's again."""
-    from grfsaxs_lib import reference  # needs netCDF4, which what runs on a GPU does not
+    from grfsaxs_lib.datasets import reference  # needs netCDF4, which what runs on a GPU does not
 
     with np.load(golden_gpu.FILE) as golden:
         curves = reference.load(case, "test")["intensity"].values[: golden_gpu.N_REFERENCE]

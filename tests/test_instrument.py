@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from scipy import constants
 
 import grfsaxs_lib as gx
-from grfsaxs_lib.instrument import CU_K_ALPHA, CU_K_ALPHA_1, CU_K_ALPHA_2, scattering_angle, scattering_vector
+from grfsaxs_lib.measurement.instrument import (
+    CU_K_ALPHA,
+    CU_K_ALPHA_1,
+    CU_K_ALPHA_2,
+    scattering_angle,
+    scattering_vector,
+)
 
 
 @pytest.mark.parametrize("wavelength, energy", [(CU_K_ALPHA_1, 8047.823), (CU_K_ALPHA_2, 8027.842)])

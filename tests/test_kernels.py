@@ -1,4 +1,4 @@
-"""What every device promises in `grfsaxs_lib.kernels`, against independent rewrites."""
+"""What every device promises in `grfsaxs_lib.physics.kernels`, against independent rewrites."""
 
 import cmath
 import itertools
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from grfsaxs_lib import backend
+from grfsaxs_lib.physics import backend
 
 # Random123's published vectors for philox4x32-10: counter, key, result.
 KNOWN_ANSWERS = [
@@ -287,7 +287,7 @@ def test_parseval_over_all_modes(kernels, to_device, size):
 
 DIGESTS_BY_THREADS = """
 import hashlib, numba, numpy as np
-from grfsaxs_lib.kernels import cpu
+from grfsaxs_lib.physics.kernels import cpu
 for threads in (1, 2, 3, 5):
     numba.set_num_threads(threads)
     digest = hashlib.sha256()

@@ -11,7 +11,10 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import least_squares
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import climbs, coordinates, emulator, likelihood, noise, reference, tables
+from grfsaxs_lib.datasets import reference
+from grfsaxs_lib.emulator import coordinates, emulator
+from grfsaxs_lib.inference import likelihood, optimise, spline
+from grfsaxs_lib.measurement import noise
 
 CASE = gx.CASES["two_phase_low"]
 RNG = 3
@@ -54,7 +57,7 @@ def mean_of(prepared, theta):
 def tabulated(prepared, theta):
     """Averaged curves and deviations S from the tables of the likelihood."""
     places = likelihood._padded(coordinates.to_coordinates(prepared.emulator.case, theta))
-    return tables.look_up(places, prepared._table, prepared._deviation)
+    return spline.look_up(places, prepared._table, prepared._deviation)
 
 
 def covariance_at(prepared, theta, variance, curve):
@@ -295,7 +298,9 @@ def test_noise_of_normalised_curves_has_the_covariance_stated(prepared):
     average, _, _ = prepared.average(clean)
     shares = prepared._invariant_shares(average)
     none = np.zeros_like(prepared._deviation)
-    (factor,) = climbs.covariance_factors(np.zeros((1, 3)), variance, shares, none, prepared._correlations, np.zeros(1))
+    (factor,) = optimise.covariance_factors(
+        np.zeros((1, 3)), variance, shares, none, prepared._correlations, np.zeros(1)
+    )
     expected = factor @ factor.T - np.sum(shares**2 * variance)  # what was added once more
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     # Each has a standard error of a sixtieth; without the invariant the off-diagonals are 0, here up to a half.
@@ -349,11 +354,11 @@ def test_inputs_hold_fit_errors_noise_and_curve(prepared, measured):
 
 @pytest.mark.parametrize("n", [1, 6, 20])
 def test_splines_reproduce_cubics(n):
-    sites, weights, slopes = tables.sites(n), np.empty(4), np.empty(4)
+    sites, weights, slopes = spline.sites(n), np.empty(4), np.empty(4)
     cubic = np.polynomial.Polynomial([1.0, 2.0, -1.0, 0.5] if n > 1 else [1.0])
-    coefficients = np.linalg.solve(tables.collocation(n), cubic(sites))
+    coefficients = np.linalg.solve(spline.collocation(n), cubic(sites))
     for x in np.linspace(-1, 1, 13) if n > 1 else [0.0]:
-        first = tables.spline(x, n, weights, slopes)
+        first = spline.spline(x, n, weights, slopes)
         m = min(n, 4)
         assert weights[:m] @ coefficients[first : first + m] == pytest.approx(cubic(x), abs=1e-12)
         assert slopes[:m] @ coefficients[first : first + m] == pytest.approx(cubic.deriv()(x), abs=1e-11)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from made_up_curves import Q, curves
 
-from grfsaxs_lib import evaluation, training
-from grfsaxs_lib.model import Model, OutsideTrainingDomainWarning, load_model, save_model
-from grfsaxs_lib.preprocess import Preprocessing
+from grfsaxs_lib import evaluation
+from grfsaxs_lib.measurement.preprocess import Preprocessing
+from grfsaxs_lib.trees import training
+from grfsaxs_lib.trees.model import Model, OutsideTrainingDomainWarning, load_model, save_model
 
 
 @pytest.fixture(scope="module")

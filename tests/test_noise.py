@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from grfsaxs_lib import reference
+from grfsaxs_lib.datasets import reference
 from grfsaxs_lib.grid import PAPER_Q
-from grfsaxs_lib.noise import NOISE_LEVEL_RANGE, add_noise, is_noise_strange, sample_noise_level
+from grfsaxs_lib.measurement.noise import NOISE_LEVEL_RANGE, add_noise, is_noise_strange, sample_noise_level
 
 intensities = hnp.arrays(
     np.float64, hnp.array_shapes(min_dims=1, max_dims=3, max_side=5), elements=st.floats(1e-2, 1e16)

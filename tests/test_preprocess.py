@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from grfsaxs_lib.grid import PAPER_Q
-from grfsaxs_lib.preprocess import Preprocessing, log_intensity, normalise_intensity, porod_invariant
+from grfsaxs_lib.measurement.preprocess import Preprocessing, log_intensity, normalise_intensity, porod_invariant
 
 Q = np.linspace(0.04, 3.0, 80)
 
@@ -59,7 +59,7 @@ def test_one_curve_or_many_in_any_layout_is_the_same(training_curves):
 
 def test_blocks_leave_no_seam(training_curves, monkeypatch):
     whole = log_intensity(training_curves, Q)
-    monkeypatch.setattr("grfsaxs_lib.preprocess._CURVES_AT_A_TIME", 7)
+    monkeypatch.setattr("grfsaxs_lib.measurement.preprocess._CURVES_AT_A_TIME", 7)
     np.testing.assert_array_equal(log_intensity(training_curves, Q), whole)
 
 
@@ -141,7 +141,7 @@ def test_damaged_descriptions_are_refused(training_curves, spoil):
 
 
 def test_the_index_of_a_bad_curve_is_that_in_the_batch(training_curves, monkeypatch):
-    monkeypatch.setattr("grfsaxs_lib.preprocess._CURVES_AT_A_TIME", 2)
+    monkeypatch.setattr("grfsaxs_lib.measurement.preprocess._CURVES_AT_A_TIME", 2)
     spoilt = training_curves[:6].copy()
     spoilt[5, 3] = np.nan
     with pytest.raises(ValueError, match=r"first at index \[5, 3\]"):

@@ -11,7 +11,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grfsaxs_lib import dataset, paper, reference
+from grfsaxs_lib import paper
+from grfsaxs_lib.datasets import reference, store
+from grfsaxs_lib.datasets.keys import keys, sample_parameters
 from grfsaxs_lib.grid import PAPER_Q
 from grfsaxs_lib.parameters import CASES
 
@@ -42,15 +44,15 @@ def test_the_plan_holds_each_curve_once(elsewhere):
 
 
 def test_they_are_the_first_samples_of_the_paper_tier(tmp_path):
-    (shard, *_) = dataset.plan(
+    (shard, *_) = store.plan(
         {"train": paper.N_SAMPLES["train"]}, cases=["three_phase_low"], directory=tmp_path,
         grid=reference.PAPER_GRID, smoothing_sigma=reference.SMOOTHING_SIGMA,
     )  # fmt: skip
     part = reference.Part("three_phase_low", "train", 0, 256)
-    parameters = dataset.shardfile.sample_parameters(shard.case, shard.split, shard.indices)
+    parameters = sample_parameters(shard.case, shard.split, shard.indices)
     for name, values in part.parameters.items():
         np.testing.assert_array_equal(values, parameters[name][:256])
-    seeds = dataset.keys(shard.case, shard.split, shard.indices, "structure")
+    seeds = keys(shard.case, shard.split, shard.indices, "structure")
     np.testing.assert_array_equal(part.seeds, seeds[:256])
 
 

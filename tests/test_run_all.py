@@ -24,7 +24,7 @@ case "$*" in
     "-m venv "*) step=venv; mkdir -p "$3/bin" && cp "$FAKE/python" "$3/bin/python" ;;
     "-m pip "*) step=pip ;;
     "-m uv "*) step=uv ;;
-    "-m grfsaxs_lib.pipeline "*) step=pipeline ;;
+    "-m grfsaxs_lib.cli "*) step=pipeline ;;
     *) step=other ;;
 esac
 echo "$step" >>"$FAKE/steps"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grfsaxs_lib.grid import PAPER_Q, Grid
-from grfsaxs_lib.scattering import average_shells, last_shell, orientation_weight, scattering_intensity
+from grfsaxs_lib.physics.scattering import average_shells, last_shell, orientation_weight, scattering_intensity
 
 SINGLE = float(np.finfo(np.float32).eps)
 DENSITIES = (0.0, 0.65, 1.0)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from grfsaxs_lib import paper, settings, training
+from grfsaxs_lib import paper, settings
+from grfsaxs_lib.trees import training
 
 
 @pytest.mark.parametrize("tier", paper.TIERS)

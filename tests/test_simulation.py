@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from grfsaxs_lib import backend
-from grfsaxs_lib.field import gaussian_random_field, mode_amplitudes, spectral_density
 from grfsaxs_lib.grid import Grid
-from grfsaxs_lib.scattering import average_shells, last_shell, scattering_intensity
-from grfsaxs_lib.simulation import plane_and_curve, simulate
-from grfsaxs_lib.structure import phase_map
+from grfsaxs_lib.physics import backend
+from grfsaxs_lib.physics.field import gaussian_random_field, mode_amplitudes, spectral_density
+from grfsaxs_lib.physics.scattering import average_shells, last_shell, scattering_intensity
+from grfsaxs_lib.physics.simulation import plane_and_curve, simulate
+from grfsaxs_lib.physics.structure import phase_map
 
 
 def shell_index(size):
@@ -326,7 +326,7 @@ PEAK = """
 import re, warnings
 from pathlib import Path
 from grfsaxs_lib.grid import Grid
-from grfsaxs_lib.simulation import simulate
+from grfsaxs_lib.physics.simulation import simulate
 warnings.simplefilter("ignore")
 def memory(kind):
     return int(re.search(kind + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024

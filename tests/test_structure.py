@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import fft, ndimage, special
 
-from grfsaxs_lib.field import gaussian_random_field
 from grfsaxs_lib.grid import Grid
 from grfsaxs_lib.parameters import CASES
-from grfsaxs_lib.structure import LAYER, PORE, SOLID, gaussian_taps, phase_map
+from grfsaxs_lib.physics.field import gaussian_random_field
+from grfsaxs_lib.physics.structure import LAYER, PORE, SOLID, gaussian_taps, phase_map
 
 DEEPEST = {"porosity": 0.9, "layer_fraction": 0.5}  # at a = 8 nm: the thickest layer of the paper's prior
 

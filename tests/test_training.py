@@ -10,8 +10,9 @@ import pytest
 import xgboost
 from made_up_curves import Q, curves
 
-from grfsaxs_lib import evaluation, training
-from grfsaxs_lib.preprocess import Preprocessing
+from grfsaxs_lib import evaluation
+from grfsaxs_lib.measurement.preprocess import Preprocessing
+from grfsaxs_lib.trees import training
 
 FAST = {"learning_rate": 0.2, "max_depth": 4, "subsample": 0.5, "colsample_bytree": 0.5, "max_bin": 32}
 SHORT = {"n_estimators": 150, "patience": 5, "device": "cpu", "n_jobs": 1, "progress": False}
@@ -153,7 +154,7 @@ def test_a_fall_back_after_the_check_is_an_error(samples, monkeypatch):
 
 
 def test_importing_the_package_does_not_import_xgboost():
-    code = "import sys, grfsaxs_lib, grfsaxs_lib.training; sys.exit('xgboost' in sys.modules)"
+    code = "import sys, grfsaxs_lib, grfsaxs_lib.trees.training; sys.exit('xgboost' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,0 +1,353 @@
+"""What `run_all.sh` does inside its environment: run the notebooks of a tier, make its data sets, tell its status.
+
+A tier is a table of notebook parameters, and nothing else.
+"""
+
+import argparse
+import os
+import resource
+import signal
+import sys
+import time
+import warnings
+from ast import literal_eval
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+from . import files, paper, tasks
+from .datasets import store
+from .grid import Grid
+from .physics import backend
+from .trees import runs, training
+
+_KEPT = "What is finished is kept"
+# Changes of the trees' settings that notebook 11 compares.
+_TREE_SETTINGS = [
+    {"max_depth": 4},
+    {"max_depth": 12},
+    {"learning_rate": 0.025},
+    {"learning_rate": 0.1},
+    {"subsample": 0.3, "colsample_bytree": 0.3},
+]
+
+# A notebook gets those parameters that its own parameters cell declares.
+# fmt: off
+TIERS = {
+    "smoke": dict(
+        grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # voxels an edge, nm, voxels
+        n_train=48, n_validation=16, n_test=16, shard_size=20, overwrite=True,  # 04
+    ),
+    "laptop": dict(
+        grid_size=128, voxel_size=1.0, smoothing_sigma=1.0,
+        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
+        survey_grid_size=192, n_survey=24,  # 02
+        n_train=1500, n_validation=250, n_test=250, shard_size=250,  # 04
+        n_estimators=6000, patience=100, repeats=2,  # 06
+        n_draws=8, search_n_estimators=1000, search_patience=50,  # 06
+        n_resample=2000,  # 07
+        n_replicates=500,  # 08
+        n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
+        network_width=128, network_epochs=200,  # 09
+        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,  # 11
+        n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
+        tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 20_000],  # 11
+        n_curves=1024, n_replicates_kept=500, learning_n_estimators=2000,  # 12
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],  # 12
+    ),
+    "paper": dict(
+        grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
+        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
+        survey_grid_size=512, n_survey=36,
+        n_train=2**19, n_validation=2**18, n_test=2**17, shard_size=2**12,
+        n_estimators=50_000, patience=1000, repeats=10,
+        n_draws=20, search_n_estimators=50_000, search_patience=1000, search_pooling=1,
+        n_resample=2000,
+        n_replicates=500,
+        n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
+        network_width=512, network_epochs=200,
+        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
+        n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000,
+        tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 40_000, 160_000],
+        n_curves=1024, n_replicates_kept=500, learning_n_estimators=10_000,
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 8192],
+    ),
+}
+# fmt: on
+
+
+# ----------------------------------------------------------------------- notebooks
+
+
+def find_notebooks():
+    """The numbered notebooks, in order."""
+    return sorted((paper.root_directory() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def notebook_parameters(notebook, tier, **more):
+    """Parameters of a notebook: those that its parameters cell declares, with the values of the tier.
+
+    Parameters
+    ----------
+    notebook : Path
+    tier : str
+    **more
+        Values that come before those of the tier, such as the device.
+
+    Returns
+    -------
+    dict
+    """
+    import papermill
+
+    own = {name: literal_eval(entry["default"]) for name, entry in papermill.inspect_notebook(notebook).items()}
+    given = {"tier": tier, **TIERS[tier], **more}
+    return own | {name: value for name, value in given.items() if name in own}
+
+
+def run_notebooks(tier, device, scheduler, first):
+    """Execute the notebooks from number `first` on, then print the claims and what was written.
+
+    papermill runs in this one process, which starts four times faster than its command line.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    notebooks = find_notebooks()
+    todo = [notebook for notebook in notebooks if notebook.name[:2] >= first]
+    if not todo:
+        sys.exit(f"no notebook {first} or later; there are {', '.join(n.stem for n in notebooks) or 'none'}")
+    executed = paper.data_directory(tier) / "executed"
+    start = time.time()
+    for number, notebook in enumerate(todo, 1):
+        print(f"[{number:2d}/{len(todo)}] {notebook.stem}", flush=True)
+        copy = executed / notebook.name
+        go_on = f"go on with: ./run_all.sh {tier} --from {notebook.name[:2]}"
+        started = time.perf_counter()
+        try:
+            with files.writing(copy):
+                executed.mkdir(parents=True, exist_ok=True)
+                copy.unlink(missing_ok=True)
+                papermill.execute_notebook(
+                    notebook,
+                    copy,
+                    parameters=notebook_parameters(notebook, tier, device=device, scheduler=scheduler),
+                    kernel_name="python3",
+                    cwd=notebook.parent,
+                    progress_bar=False,
+                    stderr_file=sys.stderr,  # the notebooks' own progress bars
+                    extra_arguments=["--log-level=CRITICAL"],  # the kernel's own remarks would break those bars
+                )
+        except KeyboardInterrupt:
+            print(f"\nInterrupted in {notebook.stem}; {go_on}", flush=True)
+            raise
+        except files.WriteError as error:
+            sys.exit(f"run_all.sh: {error}. {_KEPT}; {go_on}")
+        except _OutputError:
+            raise
+        except Exception as error:
+            name, reason = type(error).__name__, str(error)
+            if name == "PapermillExecutionError" and error.ename == "WriteError":
+                sys.exit(f"run_all.sh: {error.evalue}. {_KEPT}; {go_on}")
+            if isinstance(error, PapermillExecutionError):
+                name, reason = error.ename, error.evalue
+                print("\n".join(error.traceback))
+            elif name == "DeadKernelError":
+                reason += " (often for want of memory)"
+            print(f"\nFAILED    {_shown(notebook)} after {time.perf_counter() - started:.1f} s")
+            print(f"error     {name}: {reason}")
+            print(f"executed  {_shown(copy) if copy.exists() else 'no copy: it did not start'}")
+            sys.exit(1)
+        print(f"        {time.perf_counter() - started:.1f} s", flush=True)
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # from KiB
+    disk = sum(f.stat().st_size for f in paper.data_directory(tier).rglob("*") if f.is_file()) / 2**20
+    print(f"\n{tier} tier: {len(todo)} notebooks in {time.time() - start:.0f} s, ", end="")
+    print(f"largest process {peak:.2f} GiB, {disk:.0f} MiB in {_shown(paper.data_directory(tier))}")
+    _print_claims(tier)
+    _print_written(tier, start)
+    try:
+        paper.check_claims(tier)
+    except RuntimeError as error:
+        sys.exit(f"\n{error}")
+
+
+def _print_claims(tier):
+    print(f"\nClaims of the paper ({tier} tier)")
+    print(paper.format_claims(tier))
+
+
+def _print_written(tier, start):
+    figures = paper.figure_directory(tier)
+    inner = [folder for folder in map(paper.figure_directory, TIERS) if figures in folder.parents]  # of other tiers
+    written = [
+        _shown(path)
+        for path in sorted(figures.rglob("*"))
+        if path.is_file() and path.stat().st_mtime >= start and not any(folder in path.parents for folder in inner)
+    ]
+    print(f"\n{len(written)} figures and tables written")
+    print("\n".join(f"  {path}" for path in written))
+
+
+def _shown(path):
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+# ---------------------------------------------------------------- data sets, status
+
+
+def plan_shards(tier, device="cpu"):
+    """The shards that notebook 04 makes at a tier."""
+    p = notebook_parameters(_notebook("04"), tier)
+    return store.plan(
+        {"train": p["n_train"], "validation": p["n_validation"], "test": p["n_test"]},
+        directory=paper.data_directory(tier) / "datasets",
+        grid=Grid(p["grid_size"], p["voxel_size"]),
+        smoothing_sigma=p["smoothing_sigma"],
+        device=device,
+        shard_size=p["shard_size"],
+    )
+
+
+def plan_runs(tier, device="cpu"):
+    """The training runs of the final models that notebook 06 makes at a tier; their data sets must be there."""
+    p = notebook_parameters(_notebook("06"), tier)
+    return runs.plan_models(
+        datasets=paper.data_directory(tier) / "datasets",
+        directory=paper.data_directory(tier) / "runs",
+        hyperparameters=training.final_hyperparameters(tier),
+        **{name: p[name] for name in ("n_estimators", "patience", "repeats", "seed")},
+        device=device,
+    )
+
+
+def _notebook(number):
+    (notebook,) = (path for path in find_notebooks() if path.name.startswith(number))
+    return notebook
+
+
+def generate(tier, device, scheduler, shards):
+    """Make the missing shards of a tier, or this process's share of them."""
+    todo = store.share(plan_shards(tier, device), shards)
+    with tasks.connect(scheduler, device=device) as client:
+        made = store.generate(todo, client=client)
+    print(f"{len(made)} shards are complete in {_shown(paper.data_directory(tier) / 'datasets')}")
+
+
+def print_status(tier, device):
+    """Say what is there of a tier's data sets and models, and how long the rest takes."""
+    table = store.status(plan_shards(tier, device))
+    print(f"Data sets of the {tier} tier")
+    print(table.drop(columns="trouble").reset_index().round(3).to_markdown(index=False, tablefmt="simple"))
+    for trouble in filter(None, table["trouble"]):
+        print(trouble)
+    missing = int((table["planned"] - table["curves"]).sum())
+    if missing:
+        rate = table["seconds"].mean()  # of the shards that are there
+        rest = f"{_duration(missing * rate)} at the rate so far, on one worker" if rate > 0 else "no rate measured yet"
+        print(f"missing: {missing} curves; {rest}\nmodels: wait for the data sets")
+        return
+    planned = plan_runs(tier, device)
+    done = runs.finished(planned)
+    text = f"no curve is missing\nmodels: {len(done)} of {len(planned)} training runs are finished"
+    if done and len(done) < len(planned):
+        seconds = sum(fit.seconds for fit in runs.execute(done, progress=False)) / len(done)
+        text += f"; {_duration((len(planned) - len(done)) * seconds)} for the rest, one at a time"
+    print(text)
+
+
+def _duration(seconds):
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal told this process to end; it unwinds as Ctrl-C does, which ends kernels and workers too."""
+
+
+@contextmanager
+def _signals_unwind():
+    def stop(number, frame):
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)  # a second one would disturb the clearing up
+        raise _Stopped(number)
+
+    # A signal that is ignored from the start stays so: nohup does that.
+    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _OutputError(OSError):
+    """The standard output takes no more text: a closed pipe, or a full disk."""
+
+
+class _Output:
+    """The standard output, with errors that tell it from the files that are written."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return self._tried(self._stream.write, text)
+
+    def flush(self):
+        self._tried(self._stream.flush)
+
+    def _tried(self, method, *text):
+        try:
+            return method(*text)
+        except OSError as error:
+            # What Python still holds goes nowhere, or its end would bring the same error again.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            raise _OutputError(error.errno, error.strerror) from error
+
+
+def _do(p):
+    if isinstance(tasks.parse_scheduler(p.scheduler), str):
+        with tasks.connect(p.scheduler):
+            pass  # an address that does not answer is told before the first notebook, not in the fourth
+    if p.task == "run":
+        run_notebooks(p.tier, p.device, p.scheduler, p.first)
+    elif p.task == "generate":
+        generate(p.tier, p.device, p.scheduler, p.shards)
+    else:
+        print_status(p.tier, p.device)
+    print(end="", flush=True)  # an output that takes no more is told here, not when Python ends
+
+
+def main(arguments=None):
+    """Entry point of ``python -m grfsaxs_lib.cli``; see ``run_all.sh --help`` for the options."""
+    parser = argparse.ArgumentParser(prog="run_all.sh")
+    parser.add_argument("task", choices=("run", "generate", "status"))
+    parser.add_argument("tier", choices=TIERS)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--scheduler", default="")
+    parser.add_argument("--shards", default="1/1")
+    parser.add_argument("--from", dest="first", default="00")
+    p = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore", "the box of")  # notebook 04 looks into it
+    try:
+        with _signals_unwind(), redirect_stdout(sys.stdout and _Output(sys.stdout)):
+            _do(p)
+    except KeyboardInterrupt as interrupt:
+        if p.task == "generate":
+            print(f"\nInterrupted. {_KEPT}; run the same again", file=sys.stderr)
+        sys.exit(128 + (interrupt.args[0] if isinstance(interrupt, _Stopped) else signal.SIGINT))
+    except files.WriteError as error:
+        sys.exit(f"run_all.sh: {error}. {_KEPT}; run the same again")
+    except _OutputError as error:
+        sys.exit(f"run_all.sh: the standard output takes no more text: {error.strerror}. {_KEPT}")
+    except (ValueError, OSError, tasks.ClusterError, backend.DeviceError) as error:
+        remedy = files.REMEDIES.get(getattr(error, "errno", None))
+        sys.exit(f"run_all.sh: {error}" + (f"; {remedy}" if remedy else ""))
+
+
+if __name__ == "__main__":
+    main()

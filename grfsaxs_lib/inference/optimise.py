@@ -1,0 +1,159 @@
+"""Compiled parts of the likelihood: covariance factors, climbs to its maxima, values at many places.
+
+Places are (n, 3) coordinates from -1 to 1; tables are those of `spline`.
+"""
+
+import numpy as np
+from numba import prange
+
+from .spline import evaluate, interpolate, jit, parallel
+
+_STEPS = 15  # at most, of a climb
+_LONGEST = 0.3  # step
+
+
+def covariance_factors(places, variance, shares, deviation, correlations, bands):
+    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the places.
+
+    R is interpolated between the `correlations` (n_band, n_bin, n_bin), at positions `bands` among them. Curves are
+    divided by their invariant, to which the averages contribute `shares` w, so noise of diagonal variance D becomes
+    N = (1 - 1 w^T) D (1 - w 1^T). That leaves no noise along w; what the invariant has is added once more.
+    """
+    factors = np.zeros((*variance.shape, variance.shape[1]))
+    _covariance_factors(places, variance, shares, deviation, correlations, bands, factors)
+    return factors
+
+
+@parallel
+def _covariance_factors(places, variance, shares, deviation, correlations, bands, factors):
+    n, n_bin = variance.shape
+    for m in prange(n):
+        S, weights, L = np.empty(n_bin), np.empty((3, 4)), factors[m]
+        common = shares[m] * variance[m]
+        invariant = np.dot(shares[m], common)
+        interpolate(deviation, places[m], weights, S)
+        low = min(int(bands[m]), len(correlations) - 2)
+        share = bands[m] - low
+        below, above = correlations[low], correlations[low + 1]
+        for i in range(n_bin):
+            for j in range(i + 1):
+                R = (1 - share) * below[i, j] + share * above[i, j]
+                total = S[i] * S[j] * R - common[i] - common[j] + 2 * invariant
+                for k in range(j):
+                    total -= L[i, k] * L[j, k]
+                if i == j:
+                    L[i, i] = np.sqrt(total + variance[m, i])
+                else:
+                    L[i, j] = total / L[j, j]
+
+
+@jit
+def _whiten(L, rows):
+    """Replace rows by their solutions of L z = row."""
+    for i in range(L.shape[0]):
+        for r in range(rows.shape[0]):
+            total = rows[r, i]
+            for k in range(i):
+                total -= L[i, k] * rows[r, k]
+            rows[r, i] = total / L[i, i]
+
+
+@jit
+def _inside(x, thickness):
+    """Bounds of the third coordinate at the porosity of x, which is moved inside all bounds."""
+    x[0], x[1] = min(max(x[0], -1.0), 1.0), min(max(x[1], -1.0), 1.0)
+    n = thickness.shape[1]
+    position = (x[1] + 1) * (n - 1) / 2
+    i = min(int(position), n - 2)
+    position -= i
+    low = thickness[0, i] * (1 - position) + thickness[0, i + 1] * position
+    high = thickness[1, i] * (1 - position) + thickness[1, i + 1] * position
+    x[2] = min(max(x[2], low), high)
+    return low, high
+
+
+@jit
+def _measure(curve, L, x, table, weights, slopes, value, information, gradient):
+    """Log likelihood at x, less what the covariance alone sets; writes information and gradient."""
+    evaluate(table, x, weights, slopes, value)
+    for b in range(curve.size):
+        value[0, b] = curve[b] - value[0, b]
+    _whiten(L, value)
+    for p in range(3):
+        gradient[p] = np.dot(value[p + 1], value[0])
+        for q in range(3):
+            information[p, q] = np.dot(value[p + 1], value[q + 1])
+    return -np.dot(value[0], value[0]) / 2
+
+
+def climb(curves, factors, starts, table, thickness, n_output):
+    """Levenberg-Marquardt steps from each start: places, log likelihoods, their information and their gradients."""
+    n, n_start, _ = starts.shape
+    places, values = starts.copy(), np.empty((n, n_start))
+    informations, gradients = np.empty((n, n_start, 3, 3)), np.empty((n, n_start, 3))
+    _climb(curves, factors, table, thickness, n_output, places, values, informations, gradients)
+    return places, values, informations, gradients
+
+
+@parallel
+def _climb(curves, factors, table, thickness, n_output, places, values, informations, gradients):
+    n, n_start, _ = places.shape
+    for m in prange(n):
+        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
+        tried, slope_tried = np.empty((3, 3)), np.empty(3)
+        low, high = np.full(3, -1.0), np.full(3, 1.0)
+        for k in range(n_start):
+            x, information, slope = places[m, k], informations[m, k], gradients[m, k]
+            low[2], high[2] = _inside(x, thickness)
+            best = _measure(curves[m], factors[m], x, table, weights, slopes, value, information, slope)
+            damping = 1e-3
+            for _ in range(_STEPS):
+                matrix, right = np.eye(3), np.zeros(3)
+                for p in range(n_output):
+                    if (x[p] > low[p] or slope[p] > 0) and (x[p] < high[p] or slope[p] < 0):
+                        right[p] = slope[p]
+                        for q in range(n_output):
+                            if (x[q] > low[q] or slope[q] > 0) and (x[q] < high[q] or slope[q] < 0):
+                                matrix[p, q] = information[p, q]
+                        matrix[p, p] = information[p, p] * (1 + damping)
+                step = np.linalg.solve(matrix, right)
+                step *= min(1.0, _LONGEST / (np.abs(step).max() + 1e-300))
+                new = x + step
+                bounds = _inside(new, thickness)
+                found = _measure(curves[m], factors[m], new, table, weights, slopes, value, tried, slope_tried)
+                if found >= best:
+                    converged = found - best < 0.001 and damping < 0.1
+                    x[:], information[:], slope[:] = new, tried, slope_tried
+                    best, low[2], high[2] = found, bounds[0], bounds[1]
+                    if converged:
+                        break
+                    damping *= 0.2
+                else:
+                    damping = max(10 * damping, 0.1)
+                    if damping > 1e6:
+                        break
+            values[m, k] = best
+
+
+def log_likelihoods(curves, factors, places, table, thickness):
+    """(n_sample, n_place) ndarray: log likelihoods, -inf outside the prior."""
+    values = np.empty(places.shape[:2])
+    _log_likelihoods(curves, factors, places, table, thickness, values)
+    return values
+
+
+@parallel
+def _log_likelihoods(curves, factors, places, table, thickness, values):
+    n, n_place, _ = places.shape
+    for m in prange(n):
+        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
+        x = np.empty(3)
+        for k in range(n_place):
+            x[:] = places[m, k]
+            _inside(x, thickness)
+            values[m, k] = -np.inf
+            if np.abs(x - places[m, k]).max() == 0:
+                evaluate(table, x, weights, slopes, value)
+                value[0] = curves[m] - value[0]
+                _whiten(factors[m], value[:1])
+                values[m, k] = -np.dot(value[0], value[0]) / 2

@@ -1,0 +1,241 @@
+"""Plans of training runs, and what is kept of them."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from grfsaxs_lib.datasets import store
+from grfsaxs_lib.grid import PAPER_Q, Grid
+from grfsaxs_lib.measurement import preprocess
+from grfsaxs_lib.measurement.preprocess import Preprocessing
+from grfsaxs_lib.parameters import CASES
+from grfsaxs_lib.trees import runs, training
+
+pytestmark = pytest.mark.filterwarnings("ignore:the box of")
+FAST = {"learning_rate": 0.2, "max_depth": 3, "subsample": 0.5, "max_bin": 16}
+Q = np.linspace(0.4, 3.0, 12)
+SETTINGS = {"hyperparameters": FAST, "n_estimators": 12, "patience": 4, "seed": 3, "n_jobs": 1}
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """Real curves of tiny structures, two cases."""
+    folder = tmp_path_factory.mktemp("datasets")
+    plan = store.plan(
+        {"train": 40, "validation": 12}, cases=["two_phase_low", "three_phase_low"], directory=folder,
+        grid=Grid(12, 1.0), smoothing_sigma=1.0, q=Q, shard_size=15,
+    )  # fmt: skip
+    store.generate(plan, progress=False)
+    return folder
+
+
+@pytest.fixture
+def plan(datasets, tmp_path):
+    def make(**more):
+        setting = SETTINGS | {"cases": ["two_phase_low", "three_phase_low"], "repeats": 2} | more
+        return runs.plan_models(datasets=datasets, directory=tmp_path / "runs", **setting)
+
+    return make
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Counts the calls of `training.fit`; the one in `fails_at` raises."""
+    calls, fit = [], training.fit
+
+    def counted(*args, **more):
+        calls.append(more["run"])
+        if len(calls) == counted.fails_at:
+            raise RuntimeError("the machine stops here")
+        return fit(*args, **more)
+
+    counted.fails_at, counted.calls = None, calls
+    monkeypatch.setattr(training, "fit", counted)
+    return counted
+
+
+def test_samples_are_those_of_the_notebooks(datasets):
+    """Step by step: load, add noise, fit, transform, pool."""
+    samples = runs.read_samples("three_phase_low", datasets, pooling=3)
+    sets = [store.add_measurement_noise(store.open("three_phase_low", s, datasets)) for s in ("train", "validation")]
+    preprocessing = Preprocessing.fit(sets[0]["intensity"].values, Q)
+    for x, y, part in zip((samples.x_train, samples.x_val), (samples.y_train, samples.y_val), sets, strict=True):
+        features = preprocessing.transform(part["intensity"].values)
+        np.testing.assert_array_equal(x, features.reshape(len(features), 4, 3).mean(axis=-1))
+        assert list(y) == list(CASES["three_phase_low"].outputs)
+        assert all((y[name] == part[name]).all() for name in y)
+    assert samples.of("porosity")[1] is samples.y_train["porosity"]
+    with pytest.raises(ValueError, match="pooling must divide the 12 q values; got 5"):
+        runs.read_samples("three_phase_low", datasets, pooling=5)
+
+
+def test_every_output_has_its_runs(plan, datasets):
+    planned = plan()
+    assert [(run.case, run.output, run.run) for run in planned] == [
+        (case, output, number)
+        for case in ("two_phase_low", "three_phase_low") for output in CASES[case].outputs for number in (0, 1)
+    ]  # fmt: skip
+    assert len({run.path for run in planned}) == len(planned)
+
+
+def test_the_best_run_is_what_a_fit_by_hand_gives(plan, datasets):
+    planned = plan(cases=["two_phase_low"])
+    fits = runs.execute(planned, progress=False)
+    best = runs.best_fits(planned, fits)
+    samples = runs.read_samples("two_phase_low", datasets)
+    for output in ("scaling_parameter", "porosity"):
+        by_hand = [training.fit(*samples.of(output), **SETTINGS, run=run, progress=False) for run in (0, 1)]
+        mine = [fit for run, fit in zip(planned, fits, strict=True) if run.output == output]
+        for here, there in zip(by_hand, mine, strict=True):
+            np.testing.assert_array_equal(here.history, there.history)
+        expected = min(by_hand, key=lambda fit: fit.validation_mse)
+        assert best["two_phase_low", output].booster.save_raw("ubj") == expected.booster.save_raw("ubj")
+
+
+def test_finished_runs_are_kept(plan, trained):
+    planned = plan()
+    first = runs.execute(planned, progress=False)
+    assert len(trained.calls) == 10 and runs.finished(planned) == planned
+    again = runs.execute(plan(), threads=3, progress=False)
+    assert len(trained.calls) == 10
+    for one, other in zip(first, again, strict=True):
+        assert one.validation_mse == other.validation_mse and one.seconds == other.seconds
+
+
+def test_a_crash_costs_one_run(plan, trained):
+    trained.fails_at = 4
+    with pytest.raises(RuntimeError, match="the machine stops here"):
+        runs.execute(plan(), progress=False)
+    assert len(runs.finished(plan())) == 3
+    runs.execute(plan(), progress=False)
+    assert len(trained.calls) == 4 + 7
+
+
+@pytest.mark.parametrize("suffix", [".json", ".ubj"])
+@pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
+def test_damaged_runs_are_done_again(plan, trained, suffix, harm):
+    planned = plan(cases=["two_phase_low"], repeats=1)
+    runs.execute(planned, progress=False)
+    before = runs.load_fit(planned[0]).booster.save_raw("ubj")
+    path = planned[0].path.with_suffix(suffix)
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[len(content) // 2 if suffix == ".ubj" else content.index(b"recipe")] ^= 4
+    path.write_bytes(content[:-10] if harm == "truncate" else content)
+    if harm == "remove":
+        path.unlink()
+    with pytest.raises(ValueError, match="not there or damaged: execute the run again"):
+        runs.load_fit(planned[0])
+    runs.execute(planned, progress=False)
+    assert len(trained.calls) == 3
+    assert runs.load_fit(planned[0]).booster.save_raw("ubj") == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"seed": 4}, {"n_estimators": 13}, {"patience": 5}, {"hyperparameters": FAST | {"max_depth": 2}}],
+    ids=lambda other: next(iter(other)),
+)
+def test_runs_of_other_settings_are_not_mixed(plan, trained, other):
+    runs.execute(plan(cases=["two_phase_low"], repeats=1), progress=False)
+    changed = plan(cases=["two_phase_low"], repeats=1, **other)
+    assert runs.finished(changed) == []
+    runs.execute(changed, progress=False)
+    assert len(trained.calls) == 4
+    assert len(runs.finished(plan(cases=["two_phase_low"], repeats=1))) == 2  # nothing was lost
+
+
+def test_threads_are_no_part_of_the_recipe(plan, trained):
+    runs.execute(plan(cases=["two_phase_low"]), progress=False)
+    assert len(runs.finished(plan(cases=["two_phase_low"], n_jobs=2))) == 4
+
+
+def test_runs_of_another_version_are_not_mixed(plan, monkeypatch):
+    runs.execute(plan(cases=["two_phase_low"]), progress=False)
+    for name, value in (("TRAINING_VERSION", 2), ("training.xgboost_version", lambda: "0.1")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"grfsaxs_lib.trees.runs.{name}", value)
+            assert runs.finished(plan(cases=["two_phase_low"])) == []
+
+
+def test_leftovers_of_killed_runs_are_removed(plan):
+    planned = plan(cases=["two_phase_low"], repeats=1)
+    planned[0].path.parent.mkdir()
+    leftovers = [
+        planned[0].path.with_name(f".{planned[0].path.stem}{suffix}.0badcafe.tmp") for suffix in (".ubj", ".json")
+    ]
+    for path in leftovers:
+        path.write_bytes(b"half a file")
+    runs.execute(planned, progress=False)
+    assert sorted(path.suffix for path in planned[0].path.parent.iterdir()) == [".json", ".json", ".ubj", ".ubj"]
+
+
+def test_the_samples_are_read_once_and_not_kept(plan, monkeypatch):
+    reads, read = [], runs.read_samples
+    monkeypatch.setattr(runs, "read_samples", lambda *args: (reads.append(args[0]), read(*args))[1])
+    runs.execute(plan(), threads=3, progress=False)
+    assert reads[0] == "two_phase_low" and len(reads) <= 4  # three threads may cross the change of the case
+    assert runs._held == {}
+
+
+def test_reading_samples_takes_little_more_than_the_arrays(tmp_path, monkeypatch):
+    n, n_q = 4000, 500
+    rng = np.random.default_rng(0)
+
+    def load(case, split, *args, **more):
+        n_here = n if split == "train" else n // 2
+        curves = rng.standard_normal((n_here, n_q), dtype=np.float32)
+        np.exp(curves, out=curves)
+        variables = {name: ("sample", np.zeros(n_here)) for name in CASES[case].outputs}
+        return xr.Dataset({"intensity": (("sample", "q"), curves), **variables}, {"q": PAPER_Q})
+
+    monkeypatch.setattr(store, "load", load)
+    monkeypatch.setattr(preprocess, "_CURVES_AT_A_TIME", 100)
+    runs.read_samples("two_phase_low", tmp_path)  # what is loaded and cached once does not count
+    tracemalloc.start()
+    samples = runs.read_samples("two_phase_low", tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * (samples.x_train.nbytes + samples.x_val.nbytes)
+
+
+def test_changed_data_are_noticed(plan, datasets, tmp_path, monkeypatch):
+    planned = plan(cases=["two_phase_low"])
+    monkeypatch.setattr(runs, "_data_checksum", lambda *args: "other")
+    with pytest.raises(ValueError, match="data sets of two_phase_low in .* have changed since"):
+        runs.execute(planned, progress=False)
+    assert runs.finished(plan(cases=["two_phase_low"])) == []
+
+
+def test_search(datasets, tmp_path, trained):
+    setting = {name: SETTINGS[name] for name in ("n_estimators", "patience", "seed", "n_jobs")}
+    places = {"datasets": datasets, "directory": tmp_path}
+    two, three = (
+        runs.plan_search("two_phase_low", "porosity", n_draws=n, pooling=4, **setting, **places) for n in (2, 3)
+    )
+    assert [run.path for run in two] == [run.path for run in three[:2]]  # a longer search goes on
+    runs.execute(two, progress=False)
+    fits = runs.execute(three, progress=False)
+    assert len(trained.calls) == 3 and all(fit.booster is None for fit in fits)
+    assert len(list(tmp_path.glob("*.json"))) == 3 and not list(tmp_path.glob("*.ubj"))
+    assert set(three[0].hyperparameters) == set(training.PAPER_HYPERPARAMETERS)
+    description = json.loads(three[0].path.read_text())
+    assert description["recipe"]["pooling"] == 4 and description["validation_mse"] == fits[0].validation_mse
+
+
+def test_bad_plans_are_refused_before_any_work(plan, datasets, trained, tmp_path):
+    for bad, message in (
+        ({"repeats": 0}, "repeats must"),
+        ({"n_estimators": 0}, "n_estimators must"),
+        ({"hyperparameters": {"depth": 3}}, "'depth'"),
+        ({"cases": ["four_phase"]}, "case must be one of"),
+        ({"device": "tpu"}, "device must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan(**bad)
+    with pytest.raises(FileNotFoundError, match="two_phase_high_train.nc does not exist.*04_generate_datasets"):
+        plan(cases=["two_phase_high"])
+    assert trained.calls == [] and runs.execute([]) == []
