@@ -357,7 +357,7 @@ def test_a_step_that_clears_up_is_waited_for(made):
 
 
 def test_a_tier_takes_the_place_of_the_script(made):
-    """So that signals reach the process that knows its kernels and workers; test_pipeline.py sends some."""
+    """So that signals reach the process that knows its kernels and workers; test_cli.py sends some."""
     made.at("pipeline", 'echo "$BASHPID"')
     process = made.start("laptop")
     assert process.communicate(timeout=10)[0] == f"{process.pid}\n"
