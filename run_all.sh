@@ -4,14 +4,14 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-usage: ./run_all.sh [smoke|laptop|paper|generate|status|test|lab] [TIER] [options]
+usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab] [TIER] [options]
 
   laptop          all notebooks at sizes for two cores and no GPU (default)
-  smoke           all notebooks on tiny grids and data sets, for a first look and for the tests
+  quick           all notebooks on tiny grids and data sets, for a first look and for the tests
   paper           512^3 voxels and the paper's number of curves: a GPU or a cluster
   generate TIER   only the data sets of a tier, those shards that are missing or damaged
   status TIER     what is there of a tier, what is missing, and how long the rest takes
-  test            ruff, the unit tests, the smoke tier, every notebook with its solutions under nbval, the claims
+  test            ruff, the unit tests, the quick tier, every notebook with its solutions under nbval, the claims
   lab             JupyterLab in the same environment; options that are not below go to JupyterLab
 
   --device gpu    simulate and train on a CUDA GPU (status: what was trained there); has an environment of its own,
@@ -19,10 +19,10 @@ usage: ./run_all.sh [smoke|laptop|paper|generate|status|test|lab] [TIER] [option
   --scheduler S   with a tier or generate: share the data sets and the training runs out over a Dask cluster;
                   local:4 for four worker processes on this machine, or the address of a scheduler, tcp://host:8786
   --shards 3/28   with generate: only the third of 28 shares of the shards, for a job array
-  --from 06       with a tier: begin with notebook 06, on the files that the earlier ones have left
+  --from 07       with a tier: begin with notebook 07, on the files that the earlier ones have left
   --help          this text
 
-The table of tiers in README.md says how long each takes. Finished shards and training runs are kept (smoke makes
+The table of tiers in README.md says how long each takes. Finished shards and training runs are kept (quick makes
 its shards anew): run the same again after an interruption, or begin with --from at the notebook where it was.
 
 The first call makes the environment, .venv; later calls use it again until requirements.lock or pyproject.toml
@@ -44,8 +44,8 @@ scheduler=
 shards=
 from=
 extra=()
-[[ ${1-} =~ ^(smoke|laptop|paper|generate|status|test|lab)$ ]] && command=$1 && shift
-[[ $command =~ ^(generate|status)$ && ${1-} =~ ^(smoke|laptop|paper)$ ]] && tier=$1 && shift
+[[ ${1-} =~ ^(quick|laptop|paper|generate|status|test|lab)$ ]] && command=$1 && shift
+[[ $command =~ ^(generate|status)$ && ${1-} =~ ^(quick|laptop|paper)$ ]] && tier=$1 && shift
 while (($#)); do
     case $1 in
         -h | --help) usage; exit 0 ;;
@@ -63,11 +63,11 @@ while (($#)); do
 done
 [[ $device =~ ^(cpu|gpu)$ ]] || fail "--device must be cpu or gpu; got '$device'"
 [[ -z $from || $from =~ ^[0-9][0-9]$ ]] || fail "--from takes the two digits of a notebook, as in 06; got '$from'"
-[[ -z $from || $command =~ ^(smoke|laptop|paper)$ ]] || fail "--from goes with smoke, laptop or paper"
+[[ -z $from || $command =~ ^(quick|laptop|paper)$ ]] || fail "--from goes with quick, laptop or paper"
 [[ -z $scheduler || $scheduler =~ ^(local:[1-9][0-9]*|[^[:space:]]+:[0-9]+)$ ]] ||
     fail "--scheduler takes local:N or an address like tcp://host:8786; got '$scheduler'"
-[[ -z $scheduler || $command =~ ^(smoke|laptop|paper|generate)$ ]] ||
-    fail "--scheduler goes with smoke, laptop, paper or generate"
+[[ -z $scheduler || $command =~ ^(quick|laptop|paper|generate)$ ]] ||
+    fail "--scheduler goes with quick, laptop, paper or generate"
 [[ -z $shards || $shards =~ ^[1-9][0-9]*/[1-9][0-9]*$ ]] || fail "--shards takes k/n, as in 3/28; got '$shards'"
 [[ -z $shards || $command == generate ]] || fail "--shards goes with generate"
 [[ ! $command =~ ^(generate|status)$ || -n $tier ]] || fail "$command takes a tier: ./run_all.sh $command laptop"
@@ -99,21 +99,21 @@ pipeline() {
 }
 
 run_tests() {
-    local copies=data/smoke/with_solutions
+    local copies=data/quick/with_solutions
     step() { printf '\n== %s\n' "$1"; }
     end_with=INT # pytest clears up after Ctrl-C, and not after TERM
     step "ruff"
     supervise "$python" -m ruff check --output-format concise .
     step "unit tests"
-    # test_claims.py reads what the smoke tier records: it comes last.
+    # test_claims.py reads what the quick tier records: it comes last.
     supervise "$python" -m pytest -n 2 --ignore=tests/test_claims.py
-    step "smoke tier"
-    pipeline supervise run smoke
+    step "quick tier"
+    pipeline supervise run quick
     step "nbval: every notebook with the solutions of its exercises, stored check outputs compared"
     # One after the other: later notebooks read files that earlier ones write again here.
     supervise "$python" tests/with_solutions.py "$copies"
     supervise "$python" -m pytest -p nbval --nbval-lax --nbval-current-env "$copies"
-    step "claims of the smoke tier"
+    step "claims of the quick tier"
     supervise "$python" -m pytest tests/test_claims.py
 }
 

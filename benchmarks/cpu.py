@@ -35,11 +35,11 @@ from prior import draw_prior
 from tqdm import tqdm
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import paper
+from grfsaxs_lib.paper import numbers
 from grfsaxs_lib.physics.kernels import cpu as kernels
 
 THREADS = 2
-FIGURE_1 = paper.FIGURE_1  # the structure of the rivals
+FIGURE_1 = numbers.FIGURE_1  # the structure of the rivals
 SLOWEST = (  # for the memory: the most modes, and the deepest layer
     dict(scaling_parameter=0.8, porosity=0.5, layer_fraction=0.0),
     dict(scaling_parameter=8.0, porosity=0.9, layer_fraction=0.5),

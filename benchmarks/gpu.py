@@ -32,7 +32,7 @@ from prior import draw_prior
 from tqdm import tqdm
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import paper
+from grfsaxs_lib.paper import numbers
 from grfsaxs_lib.physics import backend
 
 COPY = 2**29  # bytes of each of the two arrays of the copy
@@ -196,15 +196,15 @@ def contestants(size, voxel_size):
     import careful_cupy
     import cupy
 
-    given = dict(q=gx.PAPER_Q, smoothing_sigma=1 / voxel_size, rng=cupy.random.default_rng(0), **paper.FIGURE_1)
+    given = dict(q=gx.PAPER_Q, smoothing_sigma=1 / voxel_size, rng=cupy.random.default_rng(0), **numbers.FIGURE_1)
     textbook = textbook_on_cupy()
     found = {
-        "package": lambda: simulate(size, voxel_size, paper.FIGURE_1 | {"seed": 0}),
+        "package": lambda: simulate(size, voxel_size, numbers.FIGURE_1 | {"seed": 0}),
         "careful CuPy": lambda: careful_cupy.simulate(size, voxel_size, **given),
         "textbook CuPy": lambda: textbook.simulate(size, voxel_size, **given),
     }
     if importlib.util.find_spec("ducc0") and importlib.util.find_spec("numba"):
-        found["package, CPU"] = lambda: simulate(size, voxel_size, paper.FIGURE_1 | {"seed": 0}, device="cpu")
+        found["package, CPU"] = lambda: simulate(size, voxel_size, numbers.FIGURE_1 | {"seed": 0}, device="cpu")
     return found
 
 
@@ -261,9 +261,9 @@ def main(arguments=None):
     print(f"{report['card']}: {size}^3 voxels of {voxel_size:g} nm, copies at {bandwidth / 1e12:.2f} TB/s\n")
     stages, per_curve = time_prior(size, voxel_size, sample, rounds=given.rounds)
     tables = {"stages": stage_table(stages, per_curve, bandwidth)}
-    for case, numbers in sample.groupby("case", sort=False).groups.items():
-        mine = stages[stages["structure"].isin(numbers)]
-        report[f"ms of the stages, {case}"] = 1e3 * mine["seconds"].sum() / len(numbers)
+    for case, rows in sample.groupby("case", sort=False).groups.items():
+        mine = stages[stages["structure"].isin(rows)]
+        report[f"ms of the stages, {case}"] = 1e3 * mine["seconds"].sum() / len(rows)
     if given.repeats:
         tables["rivals"] = compare_rivals(contestants(size, voxel_size), given.repeats)
     for table in tables.values():

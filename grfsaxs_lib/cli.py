@@ -14,65 +14,14 @@ from ast import literal_eval
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from . import files, paper, tasks
+from . import files, results, tasks, tiers
 from .datasets import store
 from .grid import Grid
+from .paper import claims
 from .physics import backend
 from .trees import runs, training
 
 _KEPT = "What is finished is kept"
-# Changes of the trees' settings that notebook 11 compares.
-_TREE_SETTINGS = [
-    {"max_depth": 4},
-    {"max_depth": 12},
-    {"learning_rate": 0.025},
-    {"learning_rate": 0.1},
-    {"subsample": 0.3, "colsample_bytree": 0.3},
-]
-
-# A notebook gets those parameters that its own parameters cell declares.
-# fmt: off
-TIERS = {
-    "smoke": dict(
-        grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # voxels an edge, nm, voxels
-        n_train=48, n_validation=16, n_test=16, shard_size=20, overwrite=True,  # 04
-    ),
-    "laptop": dict(
-        grid_size=128, voxel_size=1.0, smoothing_sigma=1.0,
-        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
-        survey_grid_size=192, n_survey=24,  # 02
-        n_train=1500, n_validation=250, n_test=250, shard_size=250,  # 04
-        n_estimators=6000, patience=100, repeats=2,  # 06
-        n_draws=8, search_n_estimators=1000, search_patience=50,  # 06
-        n_resample=2000,  # 07
-        n_replicates=500,  # 08
-        n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
-        network_width=128, network_epochs=200,  # 09
-        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,  # 11
-        n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,  # 11
-        tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 20_000],  # 11
-        n_curves=1024, n_replicates_kept=500, learning_n_estimators=2000,  # 12
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],  # 12
-    ),
-    "paper": dict(
-        grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
-        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
-        survey_grid_size=512, n_survey=36,
-        n_train=2**19, n_validation=2**18, n_test=2**17, shard_size=2**12,
-        n_estimators=50_000, patience=1000, repeats=10,
-        n_draws=20, search_n_estimators=50_000, search_patience=1000, search_pooling=1,
-        n_resample=2000,
-        n_replicates=500,
-        n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
-        network_width=512, network_epochs=200,
-        emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
-        n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000,
-        tree_settings=_TREE_SETTINGS, tree_counts=[10_000, 40_000, 160_000],
-        n_curves=1024, n_replicates_kept=500, learning_n_estimators=10_000,
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 8192],
-    ),
-}
-# fmt: on
 
 
 # ----------------------------------------------------------------------- notebooks
@@ -80,7 +29,7 @@ TIERS = {
 
 def find_notebooks():
     """The numbered notebooks, in order."""
-    return sorted((paper.root_directory() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    return sorted((results.root_directory() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 def notebook_parameters(notebook, tier, **more):
@@ -100,7 +49,7 @@ def notebook_parameters(notebook, tier, **more):
     import papermill
 
     own = {name: literal_eval(entry["default"]) for name, entry in papermill.inspect_notebook(notebook).items()}
-    given = {"tier": tier, **TIERS[tier], **more}
+    given = {"tier": tier, **tiers.TIERS[tier], **more}
     return own | {name: value for name, value in given.items() if name in own}
 
 
@@ -116,7 +65,7 @@ def run_notebooks(tier, device, scheduler, first):
     todo = [notebook for notebook in notebooks if notebook.name[:2] >= first]
     if not todo:
         sys.exit(f"no notebook {first} or later; there are {', '.join(n.stem for n in notebooks) or 'none'}")
-    executed = paper.data_directory(tier) / "executed"
+    executed = results.data_directory(tier) / "executed"
     start = time.time()
     for number, notebook in enumerate(todo, 1):
         print(f"[{number:2d}/{len(todo)}] {notebook.stem}", flush=True)
@@ -160,25 +109,25 @@ def run_notebooks(tier, device, scheduler, first):
         print(f"        {time.perf_counter() - started:.1f} s", flush=True)
 
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # from KiB
-    disk = sum(f.stat().st_size for f in paper.data_directory(tier).rglob("*") if f.is_file()) / 2**20
+    disk = sum(f.stat().st_size for f in results.data_directory(tier).rglob("*") if f.is_file()) / 2**20
     print(f"\n{tier} tier: {len(todo)} notebooks in {time.time() - start:.0f} s, ", end="")
-    print(f"largest process {peak:.2f} GiB, {disk:.0f} MiB in {_shown(paper.data_directory(tier))}")
+    print(f"largest process {peak:.2f} GiB, {disk:.0f} MiB in {_shown(results.data_directory(tier))}")
     _print_claims(tier)
     _print_written(tier, start)
     try:
-        paper.check_claims(tier)
+        claims.check_claims(tier)
     except RuntimeError as error:
         sys.exit(f"\n{error}")
 
 
 def _print_claims(tier):
     print(f"\nClaims of the paper ({tier} tier)")
-    print(paper.format_claims(tier))
+    print(claims.format_claims(tier))
 
 
 def _print_written(tier, start):
-    figures = paper.figure_directory(tier)
-    inner = [folder for folder in map(paper.figure_directory, TIERS) if figures in folder.parents]  # of other tiers
+    figures = results.figure_directory(tier)
+    inner = [folder for folder in map(results.figure_directory, tiers.TIERS) if figures in folder.parents]
     written = [
         _shown(path)
         for path in sorted(figures.rglob("*"))
@@ -200,7 +149,7 @@ def plan_shards(tier, device="cpu"):
     p = notebook_parameters(_notebook("04"), tier)
     return store.plan(
         {"train": p["n_train"], "validation": p["n_validation"], "test": p["n_test"]},
-        directory=paper.data_directory(tier) / "datasets",
+        directory=results.data_directory(tier) / "datasets",
         grid=Grid(p["grid_size"], p["voxel_size"]),
         smoothing_sigma=p["smoothing_sigma"],
         device=device,
@@ -209,11 +158,11 @@ def plan_shards(tier, device="cpu"):
 
 
 def plan_runs(tier, device="cpu"):
-    """The training runs of the final models that notebook 06 makes at a tier; their data sets must be there."""
-    p = notebook_parameters(_notebook("06"), tier)
+    """The training runs of the final models that notebook 07 makes at a tier; their data sets must be there."""
+    p = notebook_parameters(_notebook("07"), tier)
     return runs.plan_models(
-        datasets=paper.data_directory(tier) / "datasets",
-        directory=paper.data_directory(tier) / "runs",
+        datasets=results.data_directory(tier) / "datasets",
+        directory=results.data_directory(tier) / "runs",
         hyperparameters=training.final_hyperparameters(tier),
         **{name: p[name] for name in ("n_estimators", "patience", "repeats", "seed")},
         device=device,
@@ -230,7 +179,7 @@ def generate(tier, device, scheduler, shards):
     todo = store.share(plan_shards(tier, device), shards)
     with tasks.connect(scheduler, device=device) as client:
         made = store.generate(todo, client=client)
-    print(f"{len(made)} shards are complete in {_shown(paper.data_directory(tier) / 'datasets')}")
+    print(f"{len(made)} shards are complete in {_shown(results.data_directory(tier) / 'datasets')}")
 
 
 def print_status(tier, device):
@@ -326,7 +275,7 @@ def main(arguments=None):
     """Entry point of ``python -m grfsaxs_lib.cli``; see ``run_all.sh --help`` for the options."""
     parser = argparse.ArgumentParser(prog="run_all.sh")
     parser.add_argument("task", choices=("run", "generate", "status"))
-    parser.add_argument("tier", choices=TIERS)
+    parser.add_argument("tier", choices=tiers.TIERS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--scheduler", default="")
     parser.add_argument("--shards", default="1/1")

@@ -10,6 +10,9 @@ import numpy as np
 
 from .parameters import CASES, VARIABLES
 
+AXES = {name: variable.label for name, variable in VARIABLES.items()}
+"""Axis label of each variable of the model."""
+
 COLUMN_WIDTH = 3.4  # inch
 PAGE_WIDTH = 7.0  # inch
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from . import cli, paper
+from . import cli
 from .grid import PAPER_GRID, PAPER_Q
 from .measurement.noise import NOISE_LEVEL_RANGE
+from .paper import numbers
 from .parameters import CASES, VARIABLES
 from .physics.scattering import scattering_intensity
 from .physics.structure import phase_map
@@ -58,7 +59,7 @@ def settings(tier):
     Parameters
     ----------
     tier : str
-        One of `paper.TIERS`.
+        One of `tiers.TIERS`.
 
     Returns
     -------
@@ -73,7 +74,7 @@ def settings_table(tier):
     Parameters
     ----------
     tier : str
-        One of `paper.TIERS`.
+        One of `tiers.TIERS`.
 
     Returns
     -------
@@ -131,7 +132,7 @@ def _of_training():
     schedule = {"n_estimators": 50_000, "patience": 1000, "repeats": 10}
     rows = [
         Setting("Table 1", f"{name}: range of the search", allowed, tuple(training.SEARCH_SPACE[name]["range"]))
-        for name, allowed in paper.TABLE_1.items()
+        for name, allowed in numbers.TABLE_1.items()
     ]
     ours = training.PAPER_HYPERPARAMETERS | training.PAPER_SCHEDULE
     for name, value in (chosen | schedule).items():
@@ -141,16 +142,16 @@ def _of_training():
 
 def _of_tier(tier):
     numbered = {notebook.name[:2]: notebook for notebook in cli.find_notebooks()}
-    data, models, study = (cli.notebook_parameters(numbered[number], tier) for number in ("04", "06", "08"))
+    data, models, study = (cli.notebook_parameters(numbered[number], tier) for number in ("04", "07", "09"))
     used = training.final_hyperparameters(tier)
     rows = [
         ("§2.2, §2.3", "voxels along an edge, data sets", PAPER_GRID.size, data["grid_size"]),
         ("§2.2, §2.3", "voxel size, data sets [nm]", PAPER_GRID.voxel_size, data["voxel_size"]),
         ("§2.2", "width of the Gaussian filter, data sets [voxel]", 2, data["smoothing_sigma"]),
-        *(("§2.3", f"{split} curves of a case", n, data[f"n_{split}"]) for split, n in paper.N_SAMPLES.items()),
+        *(("§2.3", f"{split} curves of a case", n, data[f"n_{split}"]) for split, n in numbers.N_SAMPLES.items()),
         *(("§2.4", f"{name} used", value, used[name]) for name, value in training.PAPER_HYPERPARAMETERS.items()),
         *(("§2.4", f"{name} used", value, models[name]) for name, value in training.PAPER_SCHEDULE.items()),
-        ("§2.5", "curves of the case study", paper.CASE_STUDY_CURVES, study["n_replicates"]),
+        ("§2.5", "curves of the case study", numbers.CASE_STUDY_CURVES, study["n_replicates"]),
     ]
     return [Setting(*row, everywhere=tier == "paper") for row in rows]
 

@@ -1,8 +1,8 @@
 """Store the outputs of the check cells, clear all others.
 
-    ./run_all.sh smoke && .venv/bin/python tests/store_checks.py [notebooks/07_evaluate_models.ipynb ...]
+    ./run_all.sh quick && .venv/bin/python tests/store_checks.py [notebooks/08_evaluate_models.ipynb ...]
 
-The outputs come from the executed copies of the smoke tier. Look at the
+The outputs come from the executed copies of the quick tier. Look at the
 difference before committing it: nbval holds every later run against it.
 """
 
@@ -24,9 +24,9 @@ def store(path):
         If there is no executed copy, or it belongs to another version of the notebook.
     """
     notebook = nbformat.read(path, as_version=4)
-    copy = ROOT / "data" / "smoke" / "executed" / path.name
+    copy = ROOT / "data" / "quick" / "executed" / path.name
     if not copy.exists():
-        sys.exit(f"{path.name}: no executed copy; first run ./run_all.sh smoke")
+        sys.exit(f"{path.name}: no executed copy; first run ./run_all.sh quick")
     executed = {cell.id: cell for cell in nbformat.read(copy, as_version=4).cells}
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, 1):
@@ -34,7 +34,7 @@ def store(path):
         if cell.source.startswith(CHECK):
             twin = executed.get(cell.id)
             if twin is None or twin.source != cell.source or twin.execution_count is None:
-                sys.exit(f"{path.name}: the executed copy differs; first run ./run_all.sh smoke")
+                sys.exit(f"{path.name}: the executed copy differs; first run ./run_all.sh quick")
             kept = [output for output in twin.outputs if output.get("name") != "stderr"]
             text = "".join(output.text for output in kept if output.output_type == "stream")
             # A slow kernel sends what one cell prints in several pieces.

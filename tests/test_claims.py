@@ -1,26 +1,27 @@
-"""claims.csv: well-formed, in step with the paper's tables, and true at the smoke tier once that has run."""
+"""claims.csv: well-formed, in step with the paper's tables, and true at the quick tier once that has run."""
 
 import re
 
 import pandas as pd
 import pytest
 
-from grfsaxs_lib import paper
+from grfsaxs_lib import results, tiers
+from grfsaxs_lib.paper import claims, numbers
 
-CLAIMS = paper.read_claims()
+CLAIMS = claims.read_claims()
 BY_ID = CLAIMS.set_index("id")
 NOTEBOOKS = {
     "01_gaussian_random_field",
     "02_microstructure",
     "03_scattering",
-    "04_generate_datasets",
+    "04_datasets",
     "05_noise_and_preprocessing",
-    "06_train_models",
-    "07_evaluate_models",
-    "08_case_study",
-    "09_side_experiments",
-    "10_performance",
-    "11_emulator",
+    "07_train_models",
+    "08_evaluate_models",
+    "09_case_study",
+    "10_side_experiments",
+    "14_performance",
+    "11_fits_and_posteriors",
 }
 COLUMNS = [
     *("id", "where_in_paper", "statement", "paper_value", "unit", "notebook", "tier", "tolerance"),
@@ -41,7 +42,7 @@ def test_ids_are_unique_snake_case():
 
 def test_words_come_from_the_known_lists():
     assert set(CLAIMS["notebook"]) == NOTEBOOKS
-    assert set(CLAIMS["tier"]) == set(paper.TIERS)
+    assert set(CLAIMS["tier"]) == set(tiers.TIERS)
     assert CLAIMS["expected"].map(lambda text: re.fullmatch(r"holds|(fails|undecided): .+", text) is not None).all()
     assert CLAIMS["where_in_paper"].str.match(r"(§|Eq|Table|Fig|abstract)").all()
 
@@ -55,14 +56,14 @@ def test_every_claim_can_fail_and_can_hold(claim):
     theirs, far = claim["paper_value"], 10 * (abs(claim["paper_value"]) + 1)
     near = 1e-3 * (abs(theirs) + 1)
     outcomes = {
-        paper.meets(value, theirs, claim["tolerance"])
+        claims.meets(value, theirs, claim["tolerance"])
         for value in (theirs, theirs + near, theirs - near, theirs + far, theirs - far)
     }
     assert outcomes == {True, False}
 
 
 def test_table_2_is_in_the_claims():
-    for row in paper.TABLE_2.itertuples():
+    for row in numbers.TABLE_2.itertuples():
         claim = BY_ID.loc[f"{row.error}_{row.split}_{row.case}_{row.output}"]
         assert claim["paper_value"] == row.value
         unit = "nm2" if row.output == "scaling_parameter" else "1"
@@ -73,11 +74,11 @@ def test_table_2_is_in_the_claims():
 
 
 def test_case_study_is_in_the_claims():
-    for name in paper.CASE_STUDY:
+    for name in numbers.CASE_STUDY:
         for way in ("", "emulated_"):
-            assert BY_ID.loc[f"{way}case_study_mean_{name}", "paper_value"] == paper.CASE_STUDY_MEAN[name]
-            assert BY_ID.loc[f"{way}case_study_sd_{name}", "paper_value"] == paper.CASE_STUDY_SD[name]
-            assert BY_ID.loc[f"{way}fig7_prediction_{name}", "paper_value"] == paper.FIGURE_7_PREDICTION[name]
+            assert BY_ID.loc[f"{way}case_study_mean_{name}", "paper_value"] == numbers.CASE_STUDY_MEAN[name]
+            assert BY_ID.loc[f"{way}case_study_sd_{name}", "paper_value"] == numbers.CASE_STUDY_SD[name]
+            assert BY_ID.loc[f"{way}fig7_prediction_{name}", "paper_value"] == numbers.FIGURE_7_PREDICTION[name]
 
 
 def test_no_claim_is_a_setting():
@@ -94,8 +95,8 @@ def test_emulated_errors_are_point_estimates():
 
 def test_the_readme_has_the_numbers_of_the_tables():
     """Numbers typed into README.md against the committed tables of the last laptop run."""
-    readme = " ".join((paper.root_directory() / "README.md").read_text(encoding="utf-8").replace("−", "-").split())
-    figures = paper.figure_directory("laptop")
+    readme = " ".join((results.root_directory() / "README.md").read_text(encoding="utf-8").replace("−", "-").split())
+    figures = results.figure_directory("laptop")
     errors = pd.read_csv(figures / "n11_table2.csv").query("method == 'fit and trees' and split == 'test'")
     if "structures" in errors:
         errors = errors[errors["structures"] == "1024 to 2047"]
@@ -114,7 +115,7 @@ def test_the_readme_has_the_numbers_of_the_tables():
 
 
 @pytest.mark.skipif(
-    not (paper.data_directory("smoke") / "claims").is_dir(), reason="run ./run_all.sh smoke first: it records them"
+    not (results.data_directory("quick") / "claims").is_dir(), reason="run ./run_all.sh quick first: it records them"
 )
 def test_the_smoke_tier_turns_out_as_expected():
-    paper.check_claims("smoke")
+    claims.check_claims("quick")

@@ -14,7 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from grfsaxs_lib import cli, files, paper
+from grfsaxs_lib import cli, files, tiers
+from grfsaxs_lib.paper import numbers
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:the box of")
@@ -29,43 +30,45 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_every_parameter_of_a_tier_is_some_notebooks():
-    declared = {name: set() for name in cli.TIERS}
+    declared = {name: set() for name in tiers.TIERS}
     for notebook in cli.find_notebooks():
         for tier, names in declared.items():
             names |= set(cli.notebook_parameters(notebook, tier))
-    assert {tier: set(values) - declared[tier] for tier, values in cli.TIERS.items()} == dict.fromkeys(cli.TIERS, set())
+    assert {tier: set(values) - declared[tier] for tier, values in tiers.TIERS.items()} == dict.fromkeys(
+        tiers.TIERS, set()
+    )
 
 
 def test_the_smoke_tier_is_the_notebooks_defaults():
-    """So that nbval, which knows no tiers, runs what the smoke tier runs."""
+    """So that nbval, which knows no tiers, runs what the quick tier runs."""
     for notebook in cli.find_notebooks():
-        smoke = cli.notebook_parameters(notebook, "smoke")
-        smoke.pop("overwrite", None)  # the files of an earlier version of the simulation are replaced
-        assert smoke == {name: value for name, value in _defaults(notebook).items() if name in smoke}, notebook.name
+        quick = cli.notebook_parameters(notebook, "quick")
+        quick.pop("overwrite", None)  # the files of an earlier version of the simulation are replaced
+        assert quick == {name: value for name, value in _defaults(notebook).items() if name in quick}, notebook.name
 
 
 def _defaults(notebook):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cli.TIERS, "smoke", {})
-        return cli.notebook_parameters(notebook, "smoke")
+        patch.setitem(tiers.TIERS, "quick", {})
+        return cli.notebook_parameters(notebook, "quick")
 
 
 def test_the_paper_tier_is_the_papers():
     shards = cli.plan_shards("paper")
     assert len(shards) == 896
-    assert sum(shard.indices.size for shard in shards) == 4 * sum(paper.N_SAMPLES.values()) == 3_670_016
+    assert sum(shard.indices.size for shard in shards) == 4 * sum(numbers.N_SAMPLES.values()) == 3_670_016
     assert {(shard.grid.size, shard.grid.voxel_size, shard.smoothing_sigma) for shard in shards} == {(512, 0.5, 2.0)}
     parameters = cli.notebook_parameters(cli.find_notebooks()[6], "paper")
     assert (parameters["n_estimators"], parameters["patience"], parameters["repeats"]) == (50_000, 1000, 10)
 
 
 def test_shares_and_status(elsewhere, capsys):
-    cli.main(["status", "smoke"])
+    cli.main(["status", "quick"])
     assert "missing: 320 curves; no rate measured yet" in capsys.readouterr().out
-    cli.main(["generate", "smoke", "--shards", "1/7"])
+    cli.main(["generate", "quick", "--shards", "1/7"])
     assert "3 shards are complete in" in capsys.readouterr().out
-    assert len(list((elsewhere / "data/smoke/datasets").iterdir())) == 3
-    cli.main(["status", "smoke"])
+    assert len(list((elsewhere / "data/quick/datasets").iterdir())) == 3
+    cli.main(["status", "quick"])
     out = capsys.readouterr().out
     made = 16 + 16 + 16
     assert re.search(rf"missing: {320 - made} curves; [0-9.]+ min at the rate so far", out)
@@ -74,11 +77,11 @@ def test_shares_and_status(elsewhere, capsys):
 
 def test_status_of_the_training_runs(elsewhere, capsys, monkeypatch):
     for name, value in {"n_train": 20, "n_validation": 4, "n_test": 4, "grid_size": 16, "n_estimators": 3}.items():
-        monkeypatch.setitem(cli.TIERS["smoke"], name, value)
-    cli.main(["generate", "smoke"])
-    runs = cli.plan_runs("smoke")
+        monkeypatch.setitem(tiers.TIERS["quick"], name, value)
+    cli.main(["generate", "quick"])
+    runs = cli.plan_runs("quick")
     cli.runs.execute(runs[:4], progress=False)
-    cli.main(["status", "smoke"])
+    cli.main(["status", "quick"])
     out = capsys.readouterr().out
     assert re.search(r"models: 4 of 10 training runs are finished; [0-9.]+ min for the rest", out)
 
@@ -88,13 +91,13 @@ def test_status_of_the_training_runs(elsewhere, capsys, monkeypatch):
     [
         ("generate", "generate takes a tier"),
         ("status nothing", "cannot make sense of 'nothing'"),
-        ("generate smoke --shards 3", "--shards takes k/n, as in 3/28; got '3'"),
-        ("smoke --shards 1/2", "--shards goes with generate"),
-        ("smoke --scheduler somewhere", "--scheduler takes local:N or an address like tcp://host:8786"),
-        ("smoke --scheduler", "--scheduler takes local:N"),
-        ("status smoke --scheduler local:2", "--scheduler goes with"),
-        ("smoke --from 6", "--from takes the two digits"),
-        ("generate smoke --from 06", "--from goes with"),
+        ("generate quick --shards 3", "--shards takes k/n, as in 3/28; got '3'"),
+        ("quick --shards 1/2", "--shards goes with generate"),
+        ("quick --scheduler somewhere", "--scheduler takes local:N or an address like tcp://host:8786"),
+        ("quick --scheduler", "--scheduler takes local:N"),
+        ("status quick --scheduler local:2", "--scheduler goes with"),
+        ("quick --from 6", "--from takes the two digits"),
+        ("generate quick --from 07", "--from goes with"),
         ("--device tpu", "--device must be cpu or gpu"),
     ],
 )
@@ -106,9 +109,9 @@ def test_bad_calls_are_refused_before_any_work(words, message):
 
 def test_bad_values_end_without_a_traceback(elsewhere):
     with pytest.raises(SystemExit, match="run_all.sh: shards must read 'k/n' with 1 <= k <= n"):
-        cli.main(["generate", "smoke", "--shards", "3/2"])
+        cli.main(["generate", "quick", "--shards", "3/2"])
     with pytest.raises(SystemExit, match="run_all.sh: device='gpu' needs"):
-        cli.main(["generate", "smoke", "--device", "gpu"])
+        cli.main(["generate", "quick", "--device", "gpu"])
 
 
 # What takes no more -----------------------------------------------------------------------------------
@@ -129,23 +132,23 @@ def test_an_output_that_takes_no_more(elsewhere, monkeypatch, opened, reason, at
         output.reconfigure(write_through=at_once)
         monkeypatch.setattr(sys, "stdout", output)
         with pytest.raises(SystemExit, match="^run_all.sh: the standard output takes no more text: " + reason):
-            cli.main(["status", "smoke"])
+            cli.main(["status", "quick"])
 
 
 def test_no_output_at_all(elsewhere, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
-    cli.main(["status", "smoke"])
+    cli.main(["status", "quick"])
 
 
 def test_a_shard_that_cannot_be_written(elsewhere, monkeypatch):
-    target = cli.plan_shards("smoke")[1].path
+    target = cli.plan_shards("quick")[1].path
 
     def generate(shards, client):
         raise files.WriteError(errno.ENOSPC, "No space left on device", str(target))
 
     monkeypatch.setattr(cli.store, "generate", generate)
     with pytest.raises(SystemExit) as end:
-        cli.main(["generate", "smoke"])
+        cli.main(["generate", "quick"])
     assert end.value.code == (
         f"run_all.sh: {target} could not be written: No space left on device; free some space on its disk. "
         "What is finished is kept; run the same again"
@@ -158,7 +161,7 @@ def test_errors_of_other_files_name_a_remedy(elsewhere, monkeypatch):
 
     monkeypatch.setattr(cli, "print_status", fail)
     with pytest.raises(SystemExit, match=r"^run_all.sh: \[Errno 13\] Permission denied: '/some/file'; make its folder"):
-        cli.main(["status", "smoke"])
+        cli.main(["status", "quick"])
 
 
 @pytest.fixture
@@ -168,7 +171,7 @@ def one_notebook(tmp_path, monkeypatch):
 
     def write(source):
         cells = [
-            nbformat.v4.new_code_cell('tier = "smoke"', metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell('tier = "quick"', metadata={"tags": ["parameters"]}),
             nbformat.v4.new_code_cell(source),
         ]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -186,12 +189,12 @@ def test_an_executed_copy_that_cannot_be_written(one_notebook, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
-    copy = one_notebook("pass") / "data" / "smoke" / "executed" / "07_only.ipynb"
+    copy = one_notebook("pass") / "data" / "quick" / "executed" / "07_only.ipynb"
     with pytest.raises(SystemExit) as end:
-        cli.main(["run", "smoke"])
+        cli.main(["run", "quick"])
     assert end.value.code == (
         f"run_all.sh: {copy} could not be written: No space left on device; free some space on its disk. "
-        "What is finished is kept; go on with: ./run_all.sh smoke --from 07"
+        "What is finished is kept; go on with: ./run_all.sh quick --from 07"
     )
 
 
@@ -199,13 +202,13 @@ def test_a_notebook_that_cannot_write(one_notebook):
     """With a real limit on the size of files."""
     root = one_notebook(
         "from pathlib import Path\n"
-        "from grfsaxs_lib import files, paper\n"
+        "from grfsaxs_lib import files, results\n"
         "for size in (1000, 2_000_000):\n"
-        "    with files.moved_into_place(paper.root_directory() / f'{size}.bin') as temporary:\n"
+        "    with files.moved_into_place(results.root_directory() / f'{size}.bin') as temporary:\n"
         "        temporary.write_bytes(bytes(size))"
     )
     run = subprocess.run(
-        [sys.executable, "-m", "grfsaxs_lib.cli", "run", "smoke"],
+        [sys.executable, "-m", "grfsaxs_lib.cli", "run", "quick"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -215,7 +218,7 @@ def test_a_notebook_that_cannot_write(one_notebook):
     assert run.returncode == 1 and "Traceback" not in run.stdout + run.stderr
     assert run.stderr.splitlines()[-1] == (
         f"run_all.sh: {root / '2000000.bin'} could not be written: File too large; raise the limit on the size of "
-        "files (ulimit -f unlimited). What is finished is kept; go on with: ./run_all.sh smoke --from 07"
+        "files (ulimit -f unlimited). What is finished is kept; go on with: ./run_all.sh quick --from 07"
     )
     assert sorted(path.name for path in root.glob("*.bin")) == ["1000.bin"]
 
@@ -240,7 +243,7 @@ def test_signals_unwind(elsewhere, monkeypatch, capsys, usual_signals, number, t
     monkeypatch.setattr(cli, "_do", work)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as end:
-        cli.main([task, "smoke"])
+        cli.main([task, "quick"])
     assert end.value.code == 128 + number and cleared == [task]
     assert signal.getsignal(number) is before
     message = "\nInterrupted. What is finished is kept; run the same again\n" if task == "generate" else ""
@@ -252,7 +255,7 @@ def test_a_signal_that_is_ignored_stays_ignored(elsewhere, monkeypatch):
     monkeypatch.setattr(cli, "_do", lambda p: os.kill(os.getpid(), signal.SIGHUP))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        cli.main(["status", "smoke"])
+        cli.main(["status", "quick"])
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -303,17 +306,17 @@ def test_a_signal_ends_the_kernel(one_notebook):
     root = one_notebook(
         "import subprocess, sys, time\n"
         "from pathlib import Path\n"
-        "from grfsaxs_lib import paper\n"
+        "from grfsaxs_lib import results\n"
         "worker = subprocess.Popen(['sleep', '60'])\n"
-        "(paper.root_directory() / 'busy').touch()\n"
+        "(results.root_directory() / 'busy').touch()\n"
         "time.sleep(60)"
     )
-    with start("run", "smoke") as process:
+    with start("run", "quick") as process:
         assert ends_with_all_its_children(process, (root / "busy").exists) == 143
 
 
 @needs_proc
 def test_a_signal_ends_the_workers(elsewhere):
-    folder = elsewhere / "data" / "smoke" / "datasets"
-    with start("generate", "smoke", "--scheduler", "local:2") as process:
+    folder = elsewhere / "data" / "quick" / "datasets"
+    with start("generate", "quick", "--scheduler", "local:2") as process:
         assert ends_with_all_its_children(process, lambda: folder.is_dir() and any(folder.glob("*.nc"))) == 143

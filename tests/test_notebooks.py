@@ -68,7 +68,7 @@ def test_one_parameters_cell_of_literals_at_smoke_tier(notebook):
         assert isinstance(statement, ast.Assign), ast.unparse(statement)
         (target,) = statement.targets
         values[target.id] = ast.literal_eval(statement.value)
-    assert values["tier"] == "smoke" and values["device"] == "cpu"
+    assert values["tier"] == "quick" and values["device"] == "cpu"
     assert isinstance(values["seed"], int)
 
 

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from grfsaxs_lib import paper
+from grfsaxs_lib import results, tiers
+from grfsaxs_lib.paper import claims, numbers
 from grfsaxs_lib.parameters import CASES
 
-SMOKE, LAPTOP, PAPER = paper.TIERS
+QUICK, LAPTOP, PAPER = tiers.TIERS
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def root(tmp_path, monkeypatch):
 
 def table_2(**keys):
     """The values of Table 2 that match, as a Series over what is left of the labels."""
-    table = paper.TABLE_2
+    table = numbers.TABLE_2
     for column, value in keys.items():
         table = table[table[column] == value].drop(columns=column)
     return table.set_index([c for c in table if c != "value"])["value"]
@@ -46,8 +47,8 @@ def test_table_2_has_every_output_error_and_split_once():
         for error in ("mse", "mape")
         for split in ("train", "validation", "test")
     }
-    assert set(paper.TABLE_2[labels].itertuples(index=False, name=None)) == expected
-    assert len(paper.TABLE_2) == len(expected) == 60
+    assert set(numbers.TABLE_2[labels].itertuples(index=False, name=None)) == expected
+    assert len(numbers.TABLE_2) == len(expected) == 60
 
 
 def test_table_2_validation_and_test_agree():
@@ -73,7 +74,7 @@ def test_table_2_training_error_is_lower():
 
 def test_table_2_both_errors_tell_the_same():
     # Relative rms over mean absolute percentage: near sqrt(pi/2) times a factor for the spread of y.
-    table = paper.TABLE_2.pivot(index=["case", "output", "split"], columns="error", values="value")
+    table = numbers.TABLE_2.pivot(index=["case", "output", "split"], columns="error", values="value")
     middle = {"scaling_parameter": 4.4, "layer_fraction": 0.275}
     for (case, output, _), row in table.iterrows():
         y = middle.get(output, np.mean(CASES[case].ranges["porosity"]))
@@ -92,11 +93,11 @@ def test_words_of_section_2_4_against_table_2():
 
 def test_case_study_lies_in_the_prior():
     ranges = CASES["three_phase_high"].ranges
-    for point in (paper.CASE_STUDY, paper.CASE_STUDY_MEAN, paper.FIGURE_7_PREDICTION):
+    for point in (numbers.CASE_STUDY, numbers.CASE_STUDY_MEAN, numbers.FIGURE_7_PREDICTION):
         assert all(lower < point[name] < upper for name, (lower, upper) in ranges.items())
-    for name, truth in paper.CASE_STUDY.items():
-        assert abs(paper.CASE_STUDY_MEAN[name] - truth) < paper.CASE_STUDY_SD[name]
-        assert abs(paper.FIGURE_7_PREDICTION[name] - truth) < 2 * paper.CASE_STUDY_SD[name]
+    for name, truth in numbers.CASE_STUDY.items():
+        assert abs(numbers.CASE_STUDY_MEAN[name] - truth) < numbers.CASE_STUDY_SD[name]
+        assert abs(numbers.FIGURE_7_PREDICTION[name] - truth) < 2 * numbers.CASE_STUDY_SD[name]
 
 
 # ------------------------------------------------------------------ places
@@ -104,39 +105,39 @@ def test_case_study_lies_in_the_prior():
 
 def test_root_is_the_repository(monkeypatch):
     monkeypatch.delenv("GRFSAXS_ROOT", raising=False)
-    assert paper.root_directory() == Path(__file__).resolve().parent.parent
-    assert paper.data_directory(LAPTOP) == paper.root_directory() / "data" / "laptop"
+    assert results.root_directory() == Path(__file__).resolve().parent.parent
+    assert results.data_directory(LAPTOP) == results.root_directory() / "data" / "laptop"
 
 
 def test_places_do_not_follow_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.delenv("GRFSAXS_ROOT", raising=False)
-    before = paper.figure_directory(LAPTOP)
+    before = results.figure_directory(LAPTOP)
     monkeypatch.chdir(tmp_path)
-    assert paper.figure_directory(LAPTOP) == before
+    assert results.figure_directory(LAPTOP) == before
 
 
 def test_root_from_the_environment(root):
-    assert paper.data_directory(SMOKE) == root / "data" / "smoke"
-    assert paper.figure_directory(SMOKE) == root / "figures" / "smoke"
-    assert paper.figure_directory(PAPER) == root / "figures"
+    assert results.data_directory(QUICK) == root / "data" / "quick"
+    assert results.figure_directory(QUICK) == root / "figures" / "quick"
+    assert results.figure_directory(PAPER) == root / "figures"
 
 
 def test_root_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setenv("GRFSAXS_ROOT", str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match="GRFSAXS_ROOT.*nowhere"):
-        paper.root_directory()
+        results.root_directory()
 
 
 def test_package_outside_its_repository(monkeypatch, tmp_path):
     monkeypatch.delenv("GRFSAXS_ROOT", raising=False)
-    monkeypatch.setattr(paper, "__file__", str(tmp_path / "site-packages" / "grfsaxs_lib" / "paper.py"))
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "site-packages" / "grfsaxs_lib" / "results.py"))
     with pytest.raises(FileNotFoundError, match="set the environment variable GRFSAXS_ROOT"):
-        paper.data_directory(SMOKE)
+        results.data_directory(QUICK)
 
 
-@pytest.mark.parametrize("function", [paper.data_directory, paper.figure_directory, paper.claims_table])
+@pytest.mark.parametrize("function", [results.data_directory, results.figure_directory, claims.claims_table])
 def test_unknown_tier(function):
-    with pytest.raises(ValueError, match="smoke, laptop, paper; got 'desktop'"):
+    with pytest.raises(ValueError, match="quick, laptop, paper; got 'desktop'"):
         function("desktop")
 
 
@@ -144,13 +145,13 @@ def test_figures_are_the_same_from_run_to_run(root):
     def draw(name):
         fig = Figure(figsize=(2, 2))
         fig.subplots().plot([0, 1], label="a")
-        return [path.read_bytes() for path in paper.save_figure(fig, name, tier=SMOKE)]
+        return [path.read_bytes() for path in results.save_figure(fig, name, tier=QUICK)]
 
     first, second = draw("curve"), draw("curve")
     assert first == second
     assert first[0].startswith(b"%PDF") and first[1].startswith(b"\x89PNG")
-    assert b"smoke tier" in first[1]
-    assert sorted(p.name for p in (root / "figures" / "smoke").iterdir()) == ["curve.pdf", "curve.png"]
+    assert b"quick tier" in first[1]
+    assert sorted(p.name for p in (root / "figures" / "quick").iterdir()) == ["curve.pdf", "curve.png"]
 
 
 def test_a_failed_figure_leaves_no_file(root):
@@ -163,19 +164,19 @@ def test_a_failed_figure_leaves_no_file(root):
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        paper.save_figure(Broken(), "curve", tier=SMOKE)
-    assert list((root / "figures" / "smoke").iterdir()) == []
+        results.save_figure(Broken(), "curve", tier=QUICK)
+    assert list((root / "figures" / "quick").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["fig.pdf", "../fig", "", "a b"])
 def test_names_of_figures(root, name):
     with pytest.raises(ValueError, match="name must be letters"):
-        paper.save_table(pd.DataFrame({"a": [1]}), name, tier=SMOKE)
+        results.save_table(pd.DataFrame({"a": [1]}), name, tier=QUICK)
 
 
 def test_tables_are_written_twice(root):
     frame = pd.DataFrame({"output": ["a|b", "c"], "MSE": [1.23456789e-4, np.nan], "n": [524288, 2]})
-    csv, md = paper.save_table(frame, "table2", tier=LAPTOP)
+    csv, md = results.save_table(frame, "table2", tier=LAPTOP)
     assert csv == root / "figures" / "table2.csv" and md.suffix == ".md"
     assert csv.read_text() == "output,MSE,n\na|b,0.000123457,524288\nc,,2\n"
     cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in md.read_text().splitlines()]
@@ -187,7 +188,7 @@ def test_tables_with_labelled_rows_and_columns(root):
     index = pd.MultiIndex.from_product([["low"], ["a", "eps"]], names=["case", "output"])
     columns = pd.MultiIndex.from_product([["MSE"], ["train", "test"]])
     frame = pd.DataFrame(np.arange(4).reshape(2, 2), index=index, columns=columns)
-    csv, _ = paper.save_table(frame, "table2", tier=SMOKE)
+    csv, _ = results.save_table(frame, "table2", tier=QUICK)
     assert csv.read_text().splitlines()[0] == "case,output,MSE train,MSE test"
     assert pd.read_csv(csv)["MSE test"].tolist() == [1, 3]
 
@@ -234,18 +235,18 @@ def test_tables_with_labelled_rows_and_columns(root):
     ],
 )
 def test_tolerances(value, paper_value, tolerance, expected):
-    assert paper.meets(value, paper_value, tolerance) is expected
+    assert claims.meets(value, paper_value, tolerance) is expected
 
 
 @pytest.mark.parametrize("tolerance", ["", "0.01", "+-0.01", "±", "±-1", "±%", "×0.5", "×50%", "==", "±1 %", "~"])
 def test_tolerances_that_are_none(tolerance):
     with pytest.raises(ValueError, match="tolerance must be one of"):
-        paper.meets(1.0, 1.0, tolerance)
+        claims.meets(1.0, 1.0, tolerance)
 
 
 def test_a_factor_needs_a_positive_number():
     with pytest.raises(ValueError, match="factor of a positive number"):
-        paper.accepted(0.0, "×2")
+        claims.accepted(0.0, "×2")
 
 
 @pytest.mark.parametrize(
@@ -272,8 +273,8 @@ def test_a_factor_needs_a_positive_number():
     ],
 )
 def test_the_whole_interval_decides(tolerance, interval, expected):
-    claim = {"paper_value": 1.0, "tolerance": tolerance, "tier": SMOKE}
-    assert paper.verdict(claim, float(np.clip(1.05, *interval)), SMOKE, interval) == expected
+    claim = {"paper_value": 1.0, "tolerance": tolerance, "tier": QUICK}
+    assert claims.verdict(claim, float(np.clip(1.05, *interval)), QUICK, interval) == expected
 
 
 @given(
@@ -283,30 +284,30 @@ def test_the_whole_interval_decides(tolerance, interval, expected):
 )
 def test_no_wider_interval_makes_a_claim_easier(tolerance, value, below, above, more_below, more_above):
     """Fewer curves widen an interval: that may leave a verdict as it is or make it undecided, no more."""
-    claim = {"paper_value": 1.0, "tolerance": tolerance, "tier": SMOKE}
+    claim = {"paper_value": 1.0, "tolerance": tolerance, "tier": QUICK}
     narrow = value - below, value + above
     wide = narrow[0] - more_below, narrow[1] + more_above
-    before, after = (paper.verdict(claim, value, SMOKE, interval) for interval in (narrow, wide))
+    before, after = (claims.verdict(claim, value, QUICK, interval) for interval in (narrow, wide))
     assert after in (before, "undecided")
     # A number without an interval is one of no width.
-    assert paper.verdict(claim, value, SMOKE) == paper.verdict(claim, value, SMOKE, (value, value)) != "undecided"
+    assert claims.verdict(claim, value, QUICK) == claims.verdict(claim, value, QUICK, (value, value)) != "undecided"
 
 
 def test_verdict_waits_for_the_tier():
     claim = {"paper_value": 1.0, "tolerance": "±10%", "tier": LAPTOP}
-    assert paper.verdict(claim, 1.0, SMOKE) == "not comparable"
-    assert paper.verdict(claim, 1.0, LAPTOP) == "holds"
-    assert paper.verdict(claim, 2.0, PAPER) == "fails"
-    assert paper.verdict(claim, None, PAPER) == "not comparable"
+    assert claims.verdict(claim, 1.0, QUICK) == "not comparable"
+    assert claims.verdict(claim, 1.0, LAPTOP) == "holds"
+    assert claims.verdict(claim, 2.0, PAPER) == "fails"
+    assert claims.verdict(claim, None, PAPER) == "not comparable"
 
 
 # ------------------------------------------------------------------ records
 
 
 def test_record_of_a_claim(root):
-    line = paper.record_claim("weights_width", np.float32(0.5), tier=SMOKE, seed=np.int64(7), device="cpu")
+    line = claims.record_claim("weights_width", np.float32(0.5), tier=QUICK, seed=np.int64(7), device="cpu")
     assert line == "weights_width: paper 0.5 (±5%), here 0.5: holds"
-    (path,) = (root / "data" / "smoke" / "claims").iterdir()
+    (path,) = (root / "data" / "quick" / "claims").iterdir()
     record = json.loads(path.read_text())
     assert path.name == "weights_width.json"
     assert record["value"] == 0.5 and record["interval"] is None and record["seed"] == 7 and record["unit"] == "1"
@@ -315,10 +316,10 @@ def test_record_of_a_claim(root):
 
 
 def test_record_of_a_claim_with_its_interval(root):
-    line = paper.record_claim("weights_width", 0.5, interval=np.array([0.49, 0.6]), tier=SMOKE)
+    line = claims.record_claim("weights_width", 0.5, interval=np.array([0.49, 0.6]), tier=QUICK)
     assert line == "weights_width: paper 0.5 (±5%), here 0.5 [0.49, 0.6]: undecided"
-    paper.record_claim("weights_sum", 1, interval=(1, np.inf), tier=SMOKE)
-    table = paper.claims_table(SMOKE).set_index("id")
+    claims.record_claim("weights_sum", 1, interval=(1, np.inf), tier=QUICK)
+    table = claims.claims_table(QUICK).set_index("id")
     assert table.loc["weights_width", ["value", "low", "high"]].tolist() == [0.5, 0.49, 0.6]
     assert table.loc["weights_width", ["verdict", "as_expected"]].tolist() == ["undecided", False]
     assert table.loc["weights_sum", ["low", "high"]].tolist() == [1, np.inf]
@@ -331,98 +332,98 @@ def test_record_of_a_claim_with_its_interval(root):
 )
 def test_intervals_that_are_none(root, interval):
     with pytest.raises(ValueError, match="interval of claim 'weights_width' must be"):
-        paper.record_claim("weights_width", 0.5, interval=interval, tier=SMOKE)
+        claims.record_claim("weights_width", 0.5, interval=interval, tier=QUICK)
     assert not (root / "data").exists()
 
 
 def test_an_interval_needs_a_value(root):
     with pytest.raises(ValueError, match="interval of claim 'weights_width' must be"):
-        paper.record_claim("weights_width", None, interval=(0, 1), tier=SMOKE)
+        claims.record_claim("weights_width", None, interval=(0, 1), tier=QUICK)
 
 
 @pytest.mark.parametrize("value", [np.ma.masked, np.ma.masked_array(0.5, mask=True), np.ma.masked_array([0.5], [True])])
 def test_masked_values_are_refused(root, value):
     with pytest.raises(ValueError, match="value of claim 'weights_width' has 1 masked element"):
-        paper.record_claim("weights_width", value, tier=SMOKE)
+        claims.record_claim("weights_width", value, tier=QUICK)
     with pytest.raises(ValueError, match="interval of claim 'weights_width' has 1 masked element"):
-        paper.record_claim("weights_width", 0.5, interval=np.ma.masked_array([0.4, 0.6], [True, False]), tier=SMOKE)
+        claims.record_claim("weights_width", 0.5, interval=np.ma.masked_array([0.4, 0.6], [True, False]), tier=QUICK)
     assert not (root / "data").exists()
 
 
 def test_results_say_where_they_come_from(root):
-    path = paper.save_results(xr.Dataset({"a": ("sample", [1.0, 2.0])}), "numbers", tier=SMOKE)
-    assert path == root / "data" / "smoke" / "results" / "numbers.nc"
+    path = results.save_results(xr.Dataset({"a": ("sample", [1.0, 2.0])}), "numbers", tier=QUICK)
+    assert path == root / "data" / "quick" / "results" / "numbers.nc"
     with xr.open_dataset(path) as found:
         assert found["a"].values.tolist() == [1.0, 2.0]
-        assert found.attrs["tier"] == SMOKE and paper.PAPER_DOI in found.attrs["references"]
+        assert found.attrs["tier"] == QUICK and numbers.PAPER_DOI in found.attrs["references"]
         assert {"device", "commit", "libraries"} <= found.attrs.keys()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, "1", [1.0], np.ones(1), 1j])
 def test_values_that_are_no_number(root, value):
     with pytest.raises(ValueError, match="claim 'weights_width' must be one finite number or None"):
-        paper.record_claim("weights_width", value, tier=SMOKE)
+        claims.record_claim("weights_width", value, tier=QUICK)
     assert not (root / "data").exists()
 
 
 def test_unknown_claim_suggests_a_close_one(root):
     with pytest.raises(ValueError, match="no claim 'weight_width'.*weights_width"):
-        paper.record_claim("weight_width", 0.5, tier=SMOKE)
+        claims.record_claim("weight_width", 0.5, tier=QUICK)
 
 
 def write_all(tier, **changed):
     """Record every claim, each with a value that gives the expected verdict, but for the changed ones."""
-    for claim in paper.read_claims().to_dict("records"):
+    for claim in claims.read_claims().to_dict("records"):
         expected, theirs = claim["expected"].partition(":")[0], claim["paper_value"]
         candidates = (theirs + step * (abs(theirs) + 1) for step in (0, 1e-3, -1e-3, 9, -9))
-        value = next(v for v in candidates if paper.meets(v, theirs, claim["tolerance"]) is (expected != "fails"))
+        value = next(v for v in candidates if claims.meets(v, theirs, claim["tolerance"]) is (expected != "fails"))
         interval = (-np.inf, np.inf) if expected == "undecided" else None
         value = changed.get(claim["id"], value)
         if isinstance(value, tuple):
             value, interval = value
         if value != "leave out":
-            paper.record_claim(claim["id"], value, interval=interval, tier=tier)
+            claims.record_claim(claim["id"], value, interval=interval, tier=tier)
 
 
 @pytest.fixture
 def quick_records(monkeypatch):
-    monkeypatch.setattr(paper, "versions", dict)
-    claims = paper.read_claims()
-    monkeypatch.setattr(paper, "read_claims", lambda: claims)
+    monkeypatch.setattr(claims, "versions", dict)
+    table = claims.read_claims()
+    monkeypatch.setattr(claims, "read_claims", lambda: table)
 
 
 def expect_undecided(id):
-    claims = paper.read_claims()  # the one table of `quick_records`
-    claims.loc[claims["id"] == id, "expected"] = "undecided: for this test"
+    table = claims.read_claims()  # the one table of `quick_records`
+    table.loc[table["id"] == id, "expected"] = "undecided: for this test"
 
 
 def test_all_as_expected(root, quick_records):
     write_all(PAPER)
-    paper.check_claims(PAPER)
-    table = paper.claims_table(PAPER)
+    claims.check_claims(PAPER)
+    table = claims.claims_table(PAPER)
     assert table["as_expected"].all() and set(table["verdict"]) == {"holds", "fails", "undecided"}
-    assert len(table) == len(paper.read_claims())
+    assert len(table) == len(claims.read_claims())
 
 
 def test_lower_tiers_show_what_they_cannot_compare(root, quick_records):
-    write_all(SMOKE, trees_smallest=1)
-    paper.check_claims(SMOKE)
-    row = paper.claims_table(SMOKE).set_index("id").loc["trees_smallest"]
+    write_all(QUICK, trees_smallest=1)
+    claims.check_claims(QUICK)
+    row = claims.claims_table(QUICK).set_index("id").loc["trees_smallest"]
     assert row["verdict"] == "not comparable" and row["value"] == 1
 
 
 def test_surprises_are_listed(root, quick_records):
     changes = {"weights_width": 0.6, "prior_uniform_p": "leave out", "density_water_carbon_lower": 0.69}
-    write_all(SMOKE, **changes, weights_sum=None)
-    (root / "data" / "smoke" / "claims" / "stranger.json").write_text(
+    write_all(QUICK, **changes, weights_sum=None)
+    (root / "data" / "quick" / "claims" / "stranger.json").write_text(
         '{"value": 1, "seed": null, "device": "cpu", "commit": null}'
     )
     with pytest.raises(RuntimeError) as error:
-        paper.check_claims(SMOKE)
+        claims.check_claims(QUICK)
     text = str(error.value)
     assert text.startswith("5 claims")
     assert "weights_width: fails, expected holds: paper 0.5 (±5%), here 0.6" in text
-    assert "prior_uniform_p: missing (04_generate_datasets records it)" in text
+    assert "prior_uniform_p: missing (04_datasets records it)" in text
     assert "density_water_carbon_lower: holds, expected fails" in text  # good news are news too
     assert "weights_sum: not comparable, expected holds" in text
     assert "stranger: unknown id" in text and "stranger.json" in text
@@ -437,45 +438,45 @@ def test_what_is_undecided_contradicts_nothing(root, quick_records):
         "weights_width": (0.5, (0.49, 0.51)),  # expected to be undecided
     }
     write_all(PAPER, **open_questions)
-    paper.check_claims(PAPER)
-    table = paper.claims_table(PAPER).set_index("id")
+    claims.check_claims(PAPER)
+    table = claims.claims_table(PAPER).set_index("id")
     assert set(table.index[~table["as_expected"]]) == set(open_questions)
     assert table.loc["weights_width", "verdict"] == "holds"
     write_all(PAPER, mse_test_two_phase_low_porosity=(9e-4, (8e-4, 1e-3)), porosity_hardest_cases=(4, (4, 4)))
     with pytest.raises(RuntimeError) as error:
-        paper.check_claims(PAPER)
+        claims.check_claims(PAPER)
     assert str(error.value).startswith("2 claims")
     assert "here 0.0009 [0.0008, 0.001]" in str(error.value)
 
 
 def test_the_terminal_shows_intervals_and_marks_surprises(root, quick_records):
     write_all(PAPER, porosity_hardest_cases=(3, (3, 4)), weights_width=(0.5, (0.49, 0.51)), weights_sum=None)
-    lines = {line.split()[1]: line for line in paper.format_claims(PAPER).splitlines() if line.count("  ") > 3}
+    lines = {line.split()[1]: line for line in claims.format_claims(PAPER).splitlines() if line.count("  ") > 3}
     assert "0.5 [0.49, 0.51]" in lines["weights_width"] and lines["weights_width"].endswith("holds")
     assert "3 [3, 4]" in lines["porosity_hardest_cases"]
     assert lines["porosity_hardest_cases"].endswith("undecided  <- unexpected")
     assert lines["weights_sum"].endswith("not comparable  <- unexpected")
-    counts = paper.format_claims(PAPER).splitlines()[-1]
-    assert f"{(paper.claims_table(PAPER)['verdict'] == 'undecided').sum()} undecided" in counts
+    counts = claims.format_claims(PAPER).splitlines()[-1]
+    assert f"{(claims.claims_table(PAPER)['verdict'] == 'undecided').sum()} undecided" in counts
 
 
 def test_what_should_be_undecided_must_be_measured(root, quick_records):
     expect_undecided("weights_width")
     write_all(PAPER, weights_width=(None, None))
     with pytest.raises(RuntimeError, match="not comparable, expected undecided"):
-        paper.check_claims(PAPER)
+        claims.check_claims(PAPER)
 
 
 def test_foreign_file_among_the_records(root, quick_records):
-    write_all(SMOKE)
-    path = root / "data" / "smoke" / "claims" / "weights_width.json"
+    write_all(QUICK)
+    path = root / "data" / "quick" / "claims" / "weights_width.json"
     path.write_text('{"value": 0.0')
     with pytest.raises(ValueError, match=r"weights_width\.json is no record"):
-        paper.claims_table(SMOKE)
+        claims.claims_table(QUICK)
 
 
 def test_import_without_matplotlib():
-    code = "import sys, grfsaxs_lib.paper, grfsaxs_lib.plotting; print('matplotlib' in sys.modules)"
+    code = "import sys, grfsaxs_lib.paper.claims, grfsaxs_lib.plotting; print('matplotlib' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
     assert matplotlib.__version__  # it is installed, so the answer above means something

@@ -11,10 +11,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grfsaxs_lib import paper
 from grfsaxs_lib.datasets import reference, store
 from grfsaxs_lib.datasets.keys import keys, sample_parameters
 from grfsaxs_lib.grid import PAPER_Q
+from grfsaxs_lib.paper import numbers
 from grfsaxs_lib.parameters import CASES
 
 THERE = [
@@ -45,7 +45,7 @@ def test_the_plan_holds_each_curve_once(elsewhere):
 
 def test_they_are_the_first_samples_of_the_paper_tier(tmp_path):
     (shard, *_) = store.plan(
-        {"train": paper.N_SAMPLES["train"]}, cases=["three_phase_low"], directory=tmp_path,
+        {"train": numbers.N_SAMPLES["train"]}, cases=["three_phase_low"], directory=tmp_path,
         grid=reference.PAPER_GRID, smoothing_sigma=reference.SMOOTHING_SIGMA,
     )  # fmt: skip
     part = reference.Part("three_phase_low", "train", 0, 256)

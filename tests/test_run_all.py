@@ -94,7 +94,7 @@ def repository(tmp_path):
 @pytest.fixture
 def made(repository):
     """One that has its environment."""
-    assert repository.call("status", "smoke")[0] == 0
+    assert repository.call("status", "quick")[0] == 0
     repository.steps()
     (repository.venv / "first").touch()
     return repository
@@ -118,12 +118,12 @@ MADE = ["venv", "pip", "uv", "uv"]
 
 
 def test_the_environment_is_made_once(repository):
-    assert repository.call("status", "smoke")[0] == 0
+    assert repository.call("status", "quick")[0] == 0
     assert repository.steps() == [*MADE, "pipeline"]
-    assert repository.call("smoke")[0] == 0
+    assert repository.call("quick")[0] == 0
     assert repository.steps() == ["pipeline"]
     repository.change()
-    assert repository.call("smoke")[0] == 0
+    assert repository.call("quick")[0] == 0
     assert repository.steps() == [*MADE, "pipeline"]
 
 
@@ -142,7 +142,7 @@ def elsewhere(tmp_path):
 def test_a_link_to_the_script_leads_to_its_own_folder(repository, elsewhere):
     (elsewhere / "link").symlink_to(Path("../../repository/run_all.sh"))
     (elsewhere / "run_all.sh").symlink_to("link")
-    assert repository.call("status", "smoke", script=elsewhere / "run_all.sh", cwd=elsewhere)[0] == 0
+    assert repository.call("status", "quick", script=elsewhere / "run_all.sh", cwd=elsewhere)[0] == 0
     assert (elsewhere / ".venv" / "precious").exists()
     assert (repository.venv / "made-from.txt").exists()
 
@@ -156,14 +156,14 @@ def test_where_cd_looks_does_not_matter(repository, elsewhere, name):
         "OLDPWD": str(elsewhere.with_name(name)),
         "script": f"{name}/run_all.sh",
     }
-    assert repository.call("status", "smoke", **options)[0] == 0
+    assert repository.call("status", "quick", **options)[0] == 0
     assert (elsewhere.with_name(name) / ".venv" / "precious").exists()
 
 
 def test_a_copy_of_the_script_elsewhere_does_nothing(repository, elsewhere):
     for path in repository.folder.glob("*.sh"):
         shutil.copy(path, elsewhere)
-    status, out, err = repository.call("status", "smoke", script=elsewhere / "run_all.sh")
+    status, out, err = repository.call("status", "quick", script=elsewhere / "run_all.sh")
     assert (status, out) == (1, "") and re.fullmatch(r"run_all.sh: .* repository of grfsaxs, .*\n", err)
     assert str(elsewhere) in err
     assert (elsewhere / ".venv" / "precious").exists()
@@ -175,7 +175,7 @@ def test_an_environment_of_somebody_else_stays(repository, elsewhere, kind):
         shutil.copytree(elsewhere / ".venv", repository.venv)
     else:
         repository.venv.symlink_to(elsewhere / ".venv")
-    status, out, err = repository.call("smoke")
+    status, out, err = repository.call("quick")
     assert status == 1 and repository.steps() == []
     assert re.fullmatch(rf"run_all.sh: {repository.venv} was not made by run_all.sh.* delete it.*\n", err)
     assert (repository.venv / "precious").exists() and (elsewhere / ".venv" / "precious").exists()
@@ -186,7 +186,7 @@ def test_an_environment_of_somebody_else_stays(repository, elsewhere, kind):
 
 def test_a_killed_set_up_starts_anew(repository):
     repository.at("pip", LASTS)
-    process = repository.start("status", "smoke")
+    process = repository.start("status", "quick")
     wait_for((repository.fake / "pids").exists)
     os.killpg(process.pid, signal.SIGKILL)
     for number in (repository.fake / "pids").read_text().split():
@@ -195,25 +195,25 @@ def test_a_killed_set_up_starts_anew(repository):
     assert (repository.venv / "made-from.txt").read_text() == "incomplete\n"
     (repository.fake / "pip").unlink()
     repository.steps()
-    assert repository.call("status", "smoke")[0] == 0
+    assert repository.call("status", "quick")[0] == 0
     assert repository.steps() == [*MADE, "pipeline"]
 
 
 def test_a_set_up_that_fails_gives_the_environment_before_back(made):
     made.change()
     made.at("uv", "echo 'no network' >&2; exit 2")
-    status, out, err = made.call("smoke")
+    status, out, err = made.call("quick")
     assert status == 2 and "no network" in err and err.endswith("the one before is back in its place\n")
     assert (made.venv / "first").exists()
     assert sorted(path.name for path in made.folder.glob(".venv*")) == [".venv", ".venv.lock", ".venv.used"]
     (made.fake / "uv").unlink()
-    assert made.call("smoke")[0] == 0
+    assert made.call("quick")[0] == 0
     assert not (made.venv / "first").exists() and not Path(f"{made.venv}.before").exists()
 
 
 def test_a_set_up_that_was_killed_at_its_very_end_leaves_nothing(made):
     shutil.copytree(made.venv, f"{made.venv}.before")
-    assert made.call("smoke")[0] == 0
+    assert made.call("quick")[0] == 0
     assert made.steps() == ["pipeline"] and not Path(f"{made.venv}.before").exists()
 
 
@@ -223,13 +223,13 @@ def test_a_set_up_that_was_killed_at_its_very_end_leaves_nothing(made):
 @pytest.mark.parametrize("when", ["first", "changed", "failing"])
 def test_two_calls_at_once(repository, when):
     if when != "first":
-        assert repository.call("status", "smoke")[0] == 0
+        assert repository.call("status", "quick")[0] == 0
         repository.change()
         repository.steps()
     # Longer than the second call waits in silence. The first one to come may fail, and the other tries in its turn.
     fails = 'if mkdir "$FAKE/failed" 2>/dev/null; then exit 5; fi' if when == "failing" else ":"
     repository.at("pip", f"sleep 1.5; {fails}")
-    processes = [repository.start("smoke") for _ in range(2)]
+    processes = [repository.start("quick") for _ in range(2)]
     outputs, errors = zip(*[process.communicate(timeout=30) for process in processes], strict=True)
     expected = [0, 5] if when == "failing" else [0, 0]
     assert sorted(process.returncode for process in processes) == expected, errors
@@ -244,21 +244,21 @@ def test_an_environment_in_use_is_not_replaced(made):
     wait_for((made.fake / "pids").exists)
     made.change()
     made.steps()
-    status, out, err = made.call("status", "smoke")
+    status, out, err = made.call("status", "quick")
     assert status == 0 and "was made from an earlier requirements.lock" in err
     assert made.steps() == ["pipeline"] and (made.venv / "first").exists()
-    status, out, err = made.call("smoke")
+    status, out, err = made.call("quick")
     assert status == 1 and re.fullmatch(r"run_all.sh: .* has changed, and another run still uses \.venv.*\n", err)
     assert made.steps() == [] and (made.venv / "first").exists()
     # The first process, killed with no chance to say so; what it had started still uses the environment.
     sleeper = int((made.fake / "pids").read_text().split()[0])
     running.kill()
     running.wait()
-    assert made.call("smoke")[0] == 1
+    assert made.call("quick")[0] == 1
     os.kill(sleeper, signal.SIGKILL)
     wait_for(lambda: not is_alive(sleeper))
     made.at("pipeline", "")
-    assert made.call("smoke")[0] == 0
+    assert made.call("quick")[0] == 0
     assert made.steps() == [*MADE, "pipeline"]
 
 
@@ -267,9 +267,9 @@ def test_where_locks_cannot_be_made_an_environment_is_only_used(made):
     for name in (".venv.lock", ".venv.used"):
         (made.folder / name).unlink()
         (made.folder / name).mkdir()
-    assert made.call("smoke")[0] == 0
+    assert made.call("quick")[0] == 0
     made.change()
-    status, out, err = made.call("smoke")
+    status, out, err = made.call("quick")
     assert status == 1 and re.fullmatch(rf"run_all.sh: cannot write in {made.folder}, .*\n", err)
     assert made.steps() == ["pipeline"] and (made.venv / "first").exists()
 
@@ -292,7 +292,7 @@ STAYING = {
 @pytest.mark.parametrize("step", ["pip", "uv", "pipeline"])
 def test_variables_that_stay_outside(repository, step):
     repository.at(step, 'env >"$FAKE/environment"')
-    assert repository.call("status", "smoke", **LEAKING, **STAYING)[0] == 0
+    assert repository.call("status", "quick", **LEAKING, **STAYING)[0] == 0
     lines = (repository.fake / "environment").read_text().splitlines()
     seen = dict(line.split("=", 1) for line in lines if "=" in line)
     assert seen.keys() & LEAKING.keys() == set()
@@ -309,7 +309,7 @@ def test_a_path_beyond_ascii(tmp_path, setting):
     (tmp_path / "site" / "editable.pth").write_text(f"{repository.folder}\n", encoding="utf-8")
     program = "import site, sys; site.addsitedir(sys.argv[1]); print(sys.path[-1]); open('maß', 'w').write('µ')"
     repository.at("pipeline", f'exec "$REAL_PYTHON" -S -c "{program}" {tmp_path}/site')
-    status, out, err = repository.call("status", "smoke", **setting)
+    status, out, err = repository.call("status", "quick", **setting)
     assert (status, out.splitlines()[-1]) == (0, str(repository.folder)), err
     assert (repository.folder / "maß").read_bytes() == "µ".encode()
 
@@ -336,7 +336,7 @@ SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 @pytest.mark.parametrize("number, status", SIGNALS)
 def test_a_signal_ends_a_set_up(repository, usual_signals, number, status):
     repository.at("uv", LASTS)
-    assert stopped(repository, number, "smoke") == status
+    assert stopped(repository, number, "quick") == status
     assert not repository.venv.exists()
 
 
@@ -375,10 +375,10 @@ def test_the_tests_run_the_notebooks_with_their_solutions_after_the_smoke_tier(m
     (made.fake / "calls").unlink()
     assert made.call("test")[0] == 0
     calls = (made.fake / "calls").read_text().splitlines()
-    ruff, units, smoke, solutions, notebooks, claims = calls
-    assert ruff.startswith("-m ruff check") and "--ignore=tests/test_claims.py" in units and "run smoke" in smoke
-    assert solutions == "tests/with_solutions.py data/smoke/with_solutions"
-    assert "-p nbval" in notebooks and notebooks.endswith(" data/smoke/with_solutions")
+    ruff, units, quick, solutions, notebooks, claims = calls
+    assert ruff.startswith("-m ruff check") and "--ignore=tests/test_claims.py" in units and "run quick" in quick
+    assert solutions == "tests/with_solutions.py data/quick/with_solutions"
+    assert "-p nbval" in notebooks and notebooks.endswith(" data/quick/with_solutions")
     assert claims.endswith("tests/test_claims.py")
 
 

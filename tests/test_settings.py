@@ -2,11 +2,12 @@
 
 import pytest
 
-from grfsaxs_lib import paper, settings
+from grfsaxs_lib import settings, tiers
+from grfsaxs_lib.paper import numbers
 from grfsaxs_lib.trees import training
 
 
-@pytest.mark.parametrize("tier", paper.TIERS)
+@pytest.mark.parametrize("tier", tiers.TIERS)
 def test_settings_that_must_be_equal_are(tier):
     found = settings.settings(tier)
     assert [one.name for one in found if one.everywhere and not one.is_same] == []
@@ -18,7 +19,7 @@ def test_the_paper_tier_has_all_settings_of_the_paper():
 
 
 def test_smaller_tiers_say_what_differs():
-    table = settings.settings_table("smoke").set_index("setting")
+    table = settings.settings_table("quick").set_index("setting")
     assert list(table.columns) == ["where", "paper", "here", "comparison"]
     assert table.loc["train curves of a case"].tolist() == ["§2.3", "524288", "48", "differs at this tier"]
     assert table.loc["min_child_weight used", "comparison"] == "same"
@@ -33,9 +34,9 @@ def test_a_setting_that_differs_is_seen():
 
 def test_every_hyperparameter_is_compared_and_lies_in_table_1():
     chosen = training.PAPER_HYPERPARAMETERS | {"n_estimators": training.PAPER_SCHEDULE["n_estimators"]}
-    assert chosen.keys() == paper.TABLE_1.keys() == training.SEARCH_SPACE.keys()
-    names = {one.name for one in settings.settings("smoke")}
+    assert chosen.keys() == numbers.TABLE_1.keys() == training.SEARCH_SPACE.keys()
+    names = {one.name for one in settings.settings("quick")}
     for name, value in chosen.items():
         assert {f"{name}: range of the search", f"{name}: choice of the paper", f"{name} used"} <= names
-        allowed = paper.TABLE_1[name]
+        allowed = numbers.TABLE_1[name]
         assert value in allowed if len(allowed) == 3 else allowed[0] <= value <= allowed[1]

@@ -270,7 +270,7 @@ def test_a_flipped_bit_in_the_intensities_is_found(tmp_path, stand_in):
     start = next(start for start in starts if inflated_size(content[start:]) >= 20 * PAPER_Q.size * 4)
     for position in (start + 100, start + 5000):
         path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-        with pytest.raises(ValueError, match="damaged.*04_generate_datasets"):
+        with pytest.raises(ValueError, match="damaged.*04_datasets"):
             store.load("three_phase_low", "train", tmp_path)
 
 
@@ -291,7 +291,7 @@ def test_a_foreign_file_is_named_and_left_alone(tmp_path, stand_in):
         generate(tmp_path, "two_phase_low", "test")
     assert path.read_bytes() == content and stand_in.curves == 0
     path.write_text("porosity,0.5\n")
-    with pytest.raises(ValueError, match="not NetCDF.*04_generate_datasets"):
+    with pytest.raises(ValueError, match="not NetCDF.*04_datasets"):
         store.load("two_phase_low", "test", tmp_path)
 
 
@@ -335,7 +335,7 @@ def test_edited_files_are_found(tmp_path, stand_in, change):
 
 
 def test_a_missing_file_says_what_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="low_test.nc does not exist; run.*04_generate_datasets"):
+    with pytest.raises(FileNotFoundError, match="low_test.nc does not exist; run.*04_datasets"):
         store.load("two_phase_low", "test", tmp_path)
 
 

@@ -1,6 +1,6 @@
 """Write copies of the notebooks that run their own solutions too.
 
-    .venv/bin/python tests/with_solutions.py data/smoke/with_solutions
+    .venv/bin/python tests/with_solutions.py data/quick/with_solutions
 
 Every fenced ``python`` block of a notebook's markdown, which are the solutions of its part "Try it", becomes a
 code cell after the last cell of the copy, in order. nbval runs the copies: what a reader copies from a solution works.

@@ -23,14 +23,14 @@ import xarray as xr
 
 from ..files import git_commit, moved_into_place, package_version, versions
 from ..grid import Grid
-from ..paper import PAPER_DOI
+from ..paper.numbers import PAPER_DOI
 from ..parameters import VARIABLES, Case
 from ..physics import simulation
 from .keys import PARAMETERS, keys, sample_parameters
 
 # Raise it whenever the same key and parameters would give another curve.
 SIMULATION_VERSION = 1
-REMEDY = "run the notebook 04_generate_datasets, or ./run_all.sh generate"
+REMEDY = "run the notebook 04_datasets, or ./run_all.sh generate"
 
 _ANOTHER_MAKE = "delete it, use another directory, or overwrite it"
 _BATCH = 256  # curves a call; bounds the float64 ones to 1 MB

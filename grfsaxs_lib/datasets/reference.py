@@ -23,9 +23,10 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
-from .. import paper
+from .. import results
 from ..files import moved_into_place
 from ..grid import PAPER_GRID, PAPER_Q
+from ..paper import numbers
 from ..parameters import CASES, Case
 from ..physics import simulation
 from . import block
@@ -43,7 +44,7 @@ COUNTS = {
 """Curves aimed at, by case and split. A larger number adds parts; those that are there stay."""
 
 REPLICATED = {
-    "case_study": ("three_phase_high", paper.CASE_STUDY),
+    "case_study": ("three_phase_high", numbers.CASE_STUDY),
     "two_phase_point": ("two_phase_low", {"scaling_parameter": 6.0, "porosity": 0.35, "layer_fraction": 0.0}),
     "three_phase_point": ("three_phase_low", {"scaling_parameter": 6.0, "porosity": 0.35, "layer_fraction": 0.3}),
 }
@@ -132,7 +133,7 @@ class Part:
 
 def directory():
     """The folder of the parts, ``data/reference``."""
-    return paper.root_directory() / "data" / "reference"
+    return results.root_directory() / "data" / "reference"
 
 
 def parts_there(case, split):

@@ -1,4 +1,4 @@
-"""The paper's own numbers, the places of results, and the book-keeping of claims.
+"""The claims of the paper: what it states, what we measured, and the verdicts.
 
 Röding et al. (2022) state some two hundred numbers and words that a computation can
 contradict. ``claims.csv``, beside this module, lists them, one a row. (What the paper
@@ -31,7 +31,6 @@ never turn a verdict into *holds* or *fails*: fewer curves make no claim easier.
 import difflib
 import json
 import math
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,216 +39,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .files import git_commit, moved_into_place, versions
-from .parameters import VARIABLES, refuse_masked
+from ..files import git_commit, versions
+from ..parameters import refuse_masked
+from ..results import data_directory, write_text
+from ..tiers import TIERS, check_tier
 
-PAPER_DOI = "10.3389/fmats.2022.956839"
-DATA_DOI = "10.5281/zenodo.5948941"
-CITATION = (
-    "Röding M, Tomaszewski P, Yu S, Borg M and Rönnols J (2022), Machine learning-accelerated "
-    "small-angle X-ray scattering analysis of disordered two- and three-phase materials, "
-    f"Front. Mater. 9:956839, doi:{PAPER_DOI}"
-)
-DATA_CITATION = f"Data and code of the paper, Zenodo, doi:{DATA_DOI}"
-
-TIERS = ("smoke", "laptop", "paper")
-
-AXES = {name: variable.label for name, variable in VARIABLES.items()}
-"""Axis label of each variable of the model."""
-
-N_SAMPLES = {"train": 2**19, "validation": 2**18, "test": 2**17}
-"""Curves of each case, section 2.3."""
-
-FIGURE_1 = {"scaling_parameter": 4.0, "porosity": 0.60, "layer_fraction": 0.50}
-"""Parameters of the structure in figures 1 and 2."""
-
-CASE_STUDY = {"scaling_parameter": 4.0, "porosity": 0.70, "layer_fraction": 0.20}
-"""Parameters of the case study, section 2.5; it has `CASE_STUDY_CURVES` curves."""
-
-CASE_STUDY_CURVES = 500
-CASE_STUDY_MEAN = {"scaling_parameter": 4.004, "porosity": 0.701, "layer_fraction": 0.201}
-CASE_STUDY_SD = {"scaling_parameter": 0.025, "porosity": 0.009, "layer_fraction": 0.005}
-FIGURE_7_PREDICTION = {"scaling_parameter": 3.982, "porosity": 0.706, "layer_fraction": 0.195}
-
-TABLE_1 = {
-    "learning_rate": (0.001, 0.05),
-    "max_depth": (10, 20),
-    "min_child_weight": (1, 10),
-    "subsample": (0.1, 0.5),
-    "colsample_bytree": (0.1, 0.3),
-    "reg_lambda": (0.1, 10),
-    "max_bin": (256, 512, 1024),
-    "n_estimators": (1, 50_000),
-}
-"""Ranges of the hyperparameters, Table 1; `max_bin` is one of three values."""
-
-# MSE and MAPE [%] on the training, validation and test sets.
-_TABLE_2 = """
-two_phase_low    scaling_parameter  7.452e-4 4.172e-3 4.215e-3  0.389 0.701 0.707
-two_phase_low    porosity           2.624e-6 3.729e-4 3.766e-4  0.485 4.180 4.190
-two_phase_high   scaling_parameter  3.750e-4 4.185e-3 4.195e-3  0.306 0.702 0.702
-two_phase_high   porosity           2.434e-6 3.735e-4 3.736e-4  0.168 2.023 2.026
-three_phase_low  scaling_parameter  6.248e-5 4.374e-3 4.324e-3  0.158 0.731 0.727
-three_phase_low  porosity           3.163e-7 1.175e-4 1.171e-4  0.171 2.811 2.793
-three_phase_low  layer_fraction     2.106e-7 1.328e-5 1.317e-5  0.189 1.292 1.280
-three_phase_high scaling_parameter  5.249e-5 3.160e-3 3.199e-3  0.144 0.614 0.617
-three_phase_high porosity           4.084e-7 2.601e-4 2.606e-4  0.070 1.582 1.583
-three_phase_high layer_fraction     2.674e-7 8.150e-5 8.144e-5  0.211 2.882 2.879
-"""
-
-TABLE_2 = pd.DataFrame(
-    [
-        {"case": case, "output": output, "error": error, "split": split, "value": float(value)}
-        for case, output, *values in map(str.split, _TABLE_2.strip().splitlines())
-        for (error, split), value in zip(
-            [(error, split) for error in ("mse", "mape") for split in N_SAMPLES], values, strict=True
-        )
-    ]
-)
-"""Table 2 as tidy rows: case, output, error (``mse``, ``mape`` [%]), split, value."""
-
-MODEL_RESULTS = {
-    "n_estimators": (6060, 48841),  # of the final models, smallest and largest
-    "training": 3 * 3600.0,  # s a run, A100 GPU
-    "simulation": 1.0,  # s a curve, A40 GPU
-    "prediction": 2.5e-3,  # s a curve, three outputs
-}
-"""Sizes of the final models and wall times [s], sections 2.3 to 2.5."""
-
-
-# --------------------------------------------------------------------------- places
-
-
-def root_directory():
-    """Return the root of the repository, under which data and figures lie.
-
-    It is the folder that holds this package, or the environment variable
-    ``GRFSAXS_ROOT`` where that is set (for a package installed elsewhere).
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``GRFSAXS_ROOT`` names no folder, or the package lies in no repository.
-    """
-    chosen = os.environ.get("GRFSAXS_ROOT")
-    if chosen:
-        if not Path(chosen).is_dir():
-            raise FileNotFoundError(f"GRFSAXS_ROOT must name an existing folder; got {chosen!r}")
-        return Path(chosen).resolve()
-    root = Path(__file__).resolve().parent.parent
-    if not (root / "notebooks").is_dir():
-        raise FileNotFoundError(
-            "the package is installed outside its repository, so it knows no place for data and figures; "
-            "set the environment variable GRFSAXS_ROOT to an existing folder"
-        )
-    return root
-
-
-def data_directory(tier):
-    """Return the folder of a tier's computed files, ``data/<tier>``; it need not exist."""
-    return root_directory() / "data" / _check_tier(tier)
-
-
-def figure_directory(tier):
-    """Return the folder of a tier's figures and tables; it need not exist.
-
-    The smoke tier has a folder of its own. The other two share ``figures``, which
-    thus shows the last of them that ran.
-    """
-    figures = root_directory() / "figures"
-    return figures / "smoke" if _check_tier(tier) == "smoke" else figures
-
-
-def _check_tier(tier):
-    if tier not in TIERS:
-        raise ValueError(f"tier must be one of {', '.join(TIERS)}; got {tier!r}")
-    return tier
-
-
-def _check_name(name):
-    if not re.fullmatch(r"\w+", name):
-        raise ValueError(f"name must be letters, digits and underscores, without a suffix; got {name!r}")
-    return name
-
-
-def _write_text(path, text):
-    with moved_into_place(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def save_figure(fig, name, *, tier):
-    """Write a figure, its tier in small type in the corner, as PDF and PNG; equal figures give equal files.
-
-    Parameters
-    ----------
-    fig : matplotlib.figure.Figure
-    name : str
-        File name without suffix, e.g. ``"fig03_saxs_curves"``.
-    tier : str
-        One of `TIERS`; stands in the files' metadata too.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The PDF and the PNG.
-    """
-    stem = figure_directory(tier) / _check_name(name)
-    about = f"{tier} tier; after doi:{PAPER_DOI}"
-    # Dates and program versions would make each run's file a different one.
-    metadata = {
-        "pdf": {"Title": name, "Subject": about, "CreationDate": None, "Creator": None, "Producer": None},
-        "png": {"Title": name, "Description": about, "Software": None},
-    }
-    fig.text(0.997, 0.003, f"{tier} tier", ha="right", va="bottom", fontsize=5, color="0.5")
-    paths = [stem.with_suffix(f".{kind}") for kind in metadata]
-    for path, (kind, about) in zip(paths, metadata.items(), strict=True):
-        with moved_into_place(path) as temporary:
-            fig.savefig(temporary, format=kind, dpi=300, metadata=about)
-    return paths
-
-
-def save_table(frame, name, *, tier):
-    """Write a table as CSV (six digits) and as Markdown (four digits, whole numbers in full).
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        A named or labelled index becomes columns.
-    name : str
-        File name without suffix, e.g. ``"table2_errors"``.
-    tier : str
-        One of `TIERS`.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The CSV and the Markdown file.
-    """
-    stem = figure_directory(tier) / _check_name(name)
-    if not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index()
-    frame = frame.set_axis([_joined(label) for label in frame.columns], axis="columns")
-    markdown = frame.map(_cell).to_markdown(index=False, disable_numparse=True) + f"\n\n*{tier} tier*\n"
-    contents = {".csv": frame.to_csv(index=False, float_format="%.6g"), ".md": markdown}
-    for suffix, text in contents.items():
-        _write_text(stem.with_suffix(suffix), text)
-    return [stem.with_suffix(suffix) for suffix in contents]
-
-
-def _joined(label):
-    parts = label if isinstance(label, tuple) else (label,)
-    return " ".join(str(part) for part in parts if str(part))
-
-
-def _cell(value):
-    if isinstance(value, (float, np.floating)):
-        if math.isnan(value):
-            return ""
-        return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
-    return "" if value is None else str(value).replace("|", r"\|")
-
-
-# --------------------------------------------------------------------------- claims
+_TIERS = list(TIERS)  # in order of size
 
 
 def read_claims():
@@ -355,39 +150,13 @@ def verdict(claim, value, tier, interval=None):
         whole interval (or the number, if it has none) is accepted, ``fails`` if none of it is,
         and else ``undecided``.
     """
-    if value is None or TIERS.index(_check_tier(tier)) < TIERS.index(claim["tier"]):
+    if value is None or _TIERS.index(check_tier(tier)) < _TIERS.index(claim["tier"]):
         return "not comparable"
     low, high = (value, value) if interval is None else interval
     allowed = accepted(claim["paper_value"], claim["tolerance"])
     if allowed.contains(low, high):
         return "holds"
     return "fails" if allowed.is_disjoint_from(low, high) else "undecided"
-
-
-def save_results(dataset, name, *, tier, device="cpu"):
-    """Write what later notebooks or readers may want as NetCDF, with its provenance.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-    name : str
-        File name without suffix, e.g. ``"case_study"``.
-    tier : str
-        One of `TIERS`.
-    device : str
-        ``"cpu"`` or ``"gpu"``.
-
-    Returns
-    -------
-    pathlib.Path
-        ``data/<tier>/results/<name>.nc``.
-    """
-    path = data_directory(tier) / "results" / f"{_check_name(name)}.nc"
-    about = {"tier": tier, "device": device, "commit": git_commit(), "references": f"https://doi.org/{PAPER_DOI}"}
-    about["libraries"] = ", ".join(f"{library} {version}" for library, version in versions().items())
-    with moved_into_place(path) as temporary:
-        dataset.assign_attrs(about).to_netcdf(temporary, engine="netcdf4")
-    return path
 
 
 def record_claim(id, value, *, interval=None, tier, seed=None, device="cpu"):
@@ -444,7 +213,7 @@ def record_claim(id, value, *, interval=None, tier, seed=None, device="cpu"):
     }
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     path = data_directory(tier) / "claims" / f"{id}.json"
-    _write_text(path, text)
+    write_text(path, text)
     ours = "not measured" if value is None else f"{value:.6g}"
     if interval is not None:
         ours += f" [{interval[0]:.6g}, {interval[1]:.6g}]"
@@ -512,7 +281,7 @@ def claims_table(tier):
         record = records.pop(claim["id"], None)
         outcome = "missing" if record is None else verdict(claim, record["value"], tier, record["interval"])
         expected = claim["expected"].partition(":")[0]
-        above = record is not None and TIERS.index(tier) < TIERS.index(claim["tier"])
+        above = record is not None and _TIERS.index(tier) < _TIERS.index(claim["tier"])
         rows.append(
             {key: claim[key] for key in ("notebook", "id", "paper_value", "tolerance")}
             | _measured(record)
