@@ -155,10 +155,7 @@ def test_figures_are_the_same_from_run_to_run(root):
 
 
 def test_a_failed_figure_leaves_no_file(root):
-    class Broken:
-        def text(self, *_, **__):
-            pass
-
+    class Broken(Figure):
         def savefig(self, path, **_):
             path.write_bytes(b"half")
             raise OSError("disk full")
