@@ -1,7 +1,6 @@
 """How far predictions are from the truth: error measures, their uncertainty, Table 2.
 
-Arrays are (n_sample,); `predicted` comes first, `true` second. This module imports
-nothing of the package.
+Arrays are (n_sample,); `predicted` comes first, `true` second. This module imports nothing of the package.
 """
 
 import numpy as np
@@ -9,10 +8,10 @@ import numpy as np
 SPLITS = ("train", "validation", "test")  # columns of Table 2, named as in the data sets
 
 HAD_A_PART = slice(0, 1024)
-"""Test structures of the reference curves that had a part in choices of design, see CONTRIBUTING.md."""
+"""Test structures of the reference curves that had a part in a choice of method or settings."""
 
 HEADLINE = slice(1024, 2048)
-"""Those that were made after the last of these choices: errors that are compared with the paper's are of these."""
+"""Test structures that had no part in any choice: errors that are compared with the paper's are of these."""
 
 
 def mse(predicted, true):
@@ -64,7 +63,7 @@ def standard_error(values):
 
 
 def compare_curves(curve, true):
-    """How far a reconstructed curve is from the true one at high q, and at low q in comparison: figure 7.
+    """Differences between a reconstructed curve and the true one, at high q and at low q: figure 7.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ def compare_curves(curve, true):
     Raises
     ------
     ValueError
-        If the curves differ in shape, have fewer than ten values, or one that is not positive and finite.
+        If the curves differ in shape, have fewer than ten values, or hold one that is not positive and finite.
     """
     curve, true = _check_pair(curve, true)
     if true.size < 10 or min(curve.min(), true.min()) <= 0:
@@ -93,7 +92,9 @@ def compare_curves(curve, true):
 
 
 def least_mape(draws):
-    """Least mean absolute percentage error that posteriors allow: that of the median, weighted by 1/y.
+    r"""Smallest mean absolute percentage error that posteriors allow.
+
+    The estimate that minimises :math:`\mathbb{E}\,|\hat y / y - 1|` is the median of y under weights 1/y.
 
     Parameters
     ----------
@@ -122,13 +123,13 @@ def edge_bias(predicted, true, limits, share=0.1):
     limits : (float, float)
         The range of the parameter, as in ``case.ranges``.
     share : float
-        The part of the range that counts as an end, in (0, 0.5].
+        Share of the range that counts as an end, in (0, 0.5].
 
     Returns
     -------
     dict
         ``lower`` and ``upper``, the bias at either end; ``lower_error`` and
-        ``upper_error``, their standard errors. NaN where too few samples lie.
+        ``upper_error``, their standard errors. NaN where there are too few samples.
 
     Raises
     ------
@@ -201,23 +202,19 @@ def bootstrap_interval(statistic, predicted, true, *, level=0.95, n_resample=100
     Raises
     ------
     ValueError
-        As `mse`; or if the level is not in (0, 1).
+        As `mse` and `resampled_intervals`.
     """
-    predicted, true = _check_pair(predicted, true)
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1); got {level!r}")
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(true.size, size=true.size) for _ in range(n_resample))
-    values = [statistic(predicted[draw], true[draw]) for draw in draws]
-    lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(lower), float(upper)
+    pair = np.column_stack(_check_pair(predicted, true))
+    return resampled_intervals(
+        lambda drawn: {"it": statistic(*drawn["pair"].T)}, {"pair": pair}, level=level, n_resample=n_resample, seed=seed
+    )["it"]
 
 
 def resampled_intervals(statistics, samples, *, level=0.95, n_resample=1000, seed):
     """Percentile bootstrap intervals of numbers that are computed together from one or more samples.
 
-    An interval always contains the statistic of the samples themselves, and it reaches to infinity where a
-    statistic is not defined in more resamples than may lie outside: it is never too narrow for want of curves.
+    An interval always contains the statistic of the samples themselves. Resamples in which a statistic is not
+    defined count as if it lay beyond both ends, so that the interval reaches to infinity where there are many of them.
 
     Parameters
     ----------
@@ -268,25 +265,6 @@ def resampled_intervals(statistics, samples, *, level=0.95, n_resample=1000, see
     return ends
 
 
-def coverage(lower, upper, true):
-    """Share of true values inside their intervals, ends included.
-
-    Parameters
-    ----------
-    lower, upper : float or (n_sample,) array_like
-        Ends of the intervals.
-    true : (n_sample,) array_like
-        Target values.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-    """
-    true = np.asarray(true, dtype=np.float64)
-    return float(np.mean((lower <= true) & (true <= upper)))
-
-
 def error_table(predictions):
     """MSE and MAPE of every output and split, in the layout of Table 2.
 
@@ -294,13 +272,13 @@ def error_table(predictions):
     ----------
     predictions : dict
         ``predictions[case][split] = (predicted, true)``, where case is a name, split
-        one of `SPLITS`, and both values map an output's name to (n_sample,) arrays.
-        ``predicted`` decides which outputs are shown.
+        one of `SPLITS`, and both values map the name of an output to (n_sample,) arrays.
+        The table shows the outputs of ``predicted``.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by (case, parameter, error), one column a split; NaN where a split is absent.
+        Indexed by (case, parameter, error), one column for each split; NaN where a split is absent.
 
     Raises
     ------
