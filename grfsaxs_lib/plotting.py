@@ -1,9 +1,8 @@
-"""House style and the plots that several notebooks draw; no files are read or written here.
+"""House style, and the plots that several notebooks draw; no files are read or written here.
 
-Every function draws on the Axes it is given and, where that is one thing, returns what it drew. Colours are those of
-Okabe and Ito, told apart with every common colour vision; a figure is as wide as a column
-of the paper, so nothing shrinks in print. Matplotlib is imported on first use, not with
-the package.
+Every plot function draws on the Axes that it is given and returns what it drew, where that is one thing. The colours
+are those of Okabe and Ito, which readers with any common colour vision can tell apart. A figure is as wide as a column
+or a page of the paper, so that nothing shrinks in print. Matplotlib is imported on first use, not with the package.
 """
 
 import numpy as np
@@ -34,7 +33,6 @@ CASE_COLOURS = dict(zip(CASES, COLOURS.values(), strict=False))
 PHASE_NAMES = ("pore", "layer", "solid")
 PHASE_COLOURS = ("#000000", "#999999", "#FFFFFF")
 """Pore black, layer (water) grey, solid white, as in figure 7."""
-
 
 RECONSTRUCTION = {
     "mosaic": "ABC;DBC",
@@ -116,6 +114,37 @@ def plot_curves(ax, q, intensity, *, label=None, **style):
     return lines
 
 
+def plot_coloured_curves(ax, q, intensity, values, *, limits, **style):
+    r"""Plot scattering curves on logarithmic axes, coloured by the value of a parameter.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    q : (n_q,) array_like
+        Scattering vector [nm\ :sup:`-1`].
+    intensity : (n_curve, n_q) array_like
+        Positive intensities.
+    values : (n_curve,) array_like
+        Parameter of each curve.
+    limits : (float, float)
+        Values at the ends of the colour map.
+    **style
+        Passed to `Axes.loglog`.
+
+    Returns
+    -------
+    matplotlib.cm.ScalarMappable
+        For a colour bar.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    colours = ScalarMappable(Normalize(*limits), "viridis")
+    for curve, value in zip(intensity, values, strict=True):
+        plot_curves(ax, q, curve, color=colours.to_rgba(value), **({"linewidth": 0.7} | style))
+    return colours
+
+
 def plot_slice(ax, phases, *, voxel_size):
     """Show one slice of a phase map: pore black, layer grey, solid white.
 
@@ -164,6 +193,95 @@ def _show(ax, image, voxel_size, **style):
     ax.spines[:].set_visible(True)
     ax.set(xlabel="x [nm]", ylabel="y [nm]")
     return drawn
+
+
+def render_structure(phases, *, voxel_size):
+    r"""Draw a cube of a structure in perspective, without a graphics card: figure 2.
+
+    Marching cubes give the surface of all that is not pore. Each triangle has the colour of the phase behind it and is
+    shaded by its angle to the light and by ambient occlusion, that is the share of matter in front of it. Matplotlib
+    paints the triangles from far to near; it sorts them and does not test depths, so that a few edges are ragged.
+
+    Parameters
+    ----------
+    phases : (N, N, N) array_like of int
+        0 pore, 1 layer, 2 solid, with axes z, y, x.
+    voxel_size : float
+        Voxel edge [nm].
+
+    Returns
+    -------
+    (n, m, 3) ndarray of float64
+        Red, green and blue in [0, 1], cropped to the picture, for `Axes.imshow`.
+
+    Raises
+    ------
+    ValueError
+        If there is no cube of three dimensions, or nothing in it but pore.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+    from scipy import ndimage
+
+    phases = np.asarray(phases).T
+    if phases.ndim != 3 or len(set(phases.shape)) != 1 or not phases.any():
+        raise ValueError(f"phases must be a cube that is not all pore; got shape {phases.shape}")
+    # A rim of pore closes the surface at the faces of the cube.
+    matter = np.pad(ndimage.gaussian_filter((phases != 0).astype(np.float32), 1.0), _RIM)
+    triangles, normals = _visible_surface(matter)
+    colours = _shaded_colours(phases, matter, triangles.mean(axis=1), normals, voxel_size)
+    # Twice the resolution of a printed column; the mean of 2 x 2 pixels smooths the edges.
+    canvas = FigureCanvasAgg(Figure(figsize=(4.6, 4.6), dpi=500, layout="none"))
+    scene = canvas.figure.add_axes((0, 0, 1, 1), projection="3d", proj_type="persp", focal_length=1.2)
+    span = (_RIM, len(phases) + _RIM - 1)
+    scene.set(xlim=span, ylim=span, zlim=span, box_aspect=(1, 1, 1))
+    scene.view_init(elev=30, azim=-34)
+    scene.set_axis_off()
+    look = {"facecolors": colours, "edgecolors": colours, "linewidths": 0.1, "antialiaseds": False}
+    scene.add_collection3d(Poly3DCollection(triangles, **look))
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+    pixels = pixels.reshape(len(pixels) // 2, 2, -1, 2, 3).mean(axis=(1, 3))
+    painted = (pixels < 1).any(axis=2)
+    return pixels[np.ix_(painted.any(axis=1), painted.any(axis=0))]
+
+
+_RIM = 2  # voxels
+_CAMERA = np.array([0.72, -0.48, 0.5])  # direction towards it, as of `view_init` above
+_LIGHT = np.array([0.35, -0.45, 0.82])
+_LAYER_BLUE, _SOLID_SAND = np.array([0.34, 0.71, 0.91]), np.array([0.93, 0.86, 0.70])
+
+
+def _visible_surface(matter):
+    """Triangles (n, 3, 3) and outward normals (n, 3) of the surface of matter that may face the camera."""
+    from skimage.measure import marching_cubes
+
+    vertices, faces, slopes, _ = marching_cubes(matter, 0.5)
+    normals = slopes[faces].mean(axis=1)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-9)
+    seen = normals @ _CAMERA > -0.25  # perspective shows a little of what faces away
+    return vertices[faces][seen], normals[seen]
+
+
+def _shaded_colours(phases, matter, centres, normals, voxel_size):
+    """Colours (n, 3) of triangles: that of the phase one voxel behind, times light and ambient occlusion."""
+    from scipy import ndimage
+
+    def at(volume, positions):
+        return ndimage.map_coordinates(volume, positions.T, order=1)
+
+    solid = np.pad(ndimage.gaussian_filter((phases == 2).astype(np.float32), 0.7), _RIM, mode="edge")
+    share = np.clip(3 * at(solid, centres - normals)[:, None] - 1, 0, 1)  # 0 layer, 1 solid, blended over a voxel
+    occlusion = np.mean(
+        [
+            at(ndimage.gaussian_filter(matter, width), centres + 1.5 * width * normals)
+            for width in np.array([2, 4, 8]) / voxel_size  # length scales of 2, 4 and 8 nm
+        ],
+        axis=0,
+    )
+    shade = (0.6 + 0.45 * (normals @ _LIGHT).clip(0)) * (1.05 - 1.3 * occlusion).clip(0.2, 1)
+    return (((1 - share) * _LAYER_BLUE + share * _SOLID_SAND) * shade[:, None]).clip(0, 1)
 
 
 def phase_legend(ax, **style):

@@ -21,7 +21,7 @@ TIERS = {
     "laptop": dict(
         grid_size=128, voxel_size=1.0, smoothing_sigma=1.0,
         figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
-        survey_grid_size=192, n_survey=24,  # 02
+        survey_grid_size=192, n_survey=24,  # 15
         n_train=1500, n_validation=250, n_test=250, shard_size=250,  # 04
         n_estimators=6000, patience=100, repeats=2,  # 06
         n_draws=8, search_n_estimators=1000, search_patience=50,  # 06

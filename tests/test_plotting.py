@@ -54,6 +54,37 @@ def test_curves(ax):
         plotting.plot_curves(ax, q, intensity, label=["one"])
 
 
+def test_coloured_curves(ax):
+    q, intensity = np.geomspace(0.1, 1, 5), np.arange(1.0, 11).reshape(2, 5)
+    colours = plotting.plot_coloured_curves(ax, q, intensity, [1.0, 3.0], limits=(1.0, 3.0), linewidth=2)
+    assert [line.get_color() for line in ax.lines] == [colours.to_rgba(1.0), colours.to_rgba(3.0)]
+    assert len({line.get_color() for line in ax.lines}) == 2 and ax.lines[0].get_linewidth() == 2
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), intensity[1])
+    with pytest.raises(ValueError):
+        plotting.plot_coloured_curves(ax, q, intensity, [1.0], limits=(1.0, 3.0))
+
+
+def test_rendered_phases_have_their_colours():
+    """A ball of one phase: its hue is that of the phase, and it casts no colour outside of its outline."""
+    x = np.arange(16) - 7.5
+    ball = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 < 36
+    for phase, hue in ((1, [0.34, 0.71, 0.91]), (2, [0.93, 0.86, 0.70])):
+        pixels = plotting.render_structure(np.where(ball, phase, 0), voxel_size=1.0)
+        assert pixels.min() >= 0 and pixels.max() <= 1
+        height, width, _ = pixels.shape
+        assert height == pytest.approx(width, rel=0.1)  # a ball is round from every side
+        middle = pixels[height // 2, width // 2]
+        np.testing.assert_allclose(middle / middle.max(), np.array(hue) / max(hue), atol=0.02)
+        assert (pixels[0, 0] == 1).all() and (pixels[-1, -1] == 1).all()
+        assert all((edge < 1).any() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+
+
+@pytest.mark.parametrize("phases", [np.zeros((4, 4, 4)), np.ones((4, 4)), np.ones((4, 4, 5))])
+def test_what_cannot_be_rendered(phases):
+    with pytest.raises(ValueError, match="must be a cube that is not all pore"):
+        plotting.render_structure(phases, voxel_size=1.0)
+
+
 def test_slice_has_the_colours_of_figure_7(ax):
     image = plotting.plot_slice(ax, [[0, 1], [2, 2], [0, 0]], voxel_size=0.5)
     assert image.get_extent() == [0, 1, 0, 1.5]
