@@ -1,8 +1,7 @@
-"""pyproject.toml, environment.yml, requirements.lock and the README say the same."""
+"""pyproject.toml, environment.yml, requirements.lock and CITATION.cff say the same."""
 
 import importlib.metadata
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import grfsaxs_lib
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
-README = (ROOT / "README.md").read_text()
 
 # Names of conda packages that differ.
 CONDA_NAMES = {
@@ -91,27 +89,9 @@ def test_the_two_builds_of_xgboost_exclude_each_other(locked):
     assert "xgboost" not in locked and "xgboost-cpu" in locked
 
 
-def test_readme_commands_exist():
-    help_text = subprocess.run(
-        ["bash", ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    known = set(re.findall(r"--[a-z]+|\b[a-z]+\b", help_text.split("The table of tiers")[0]))
-    calls = [call.split() for call in re.findall(r"\./run_all\.sh([^`#\n]*)", README)]
-    assert [] in calls and ["quick"] in calls, "the README shows the two commands"
-    for words in calls:
-        assert [word for word in words if not re.fullmatch(r"\d+|local:\d+", word) and word not in known] == [], words
-
-
-def test_readme_links_lead_somewhere():
-    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
 def test_citation_and_package_agree():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == grfsaxs_lib.__version__ == importlib.metadata.version("grfsaxs")
     assert citation["license"] == PROJECT["license"]
     dois = {reference["doi"] for reference in citation["references"]}
     assert dois == {"10.3389/fmats.2022.956839", "10.5281/zenodo.5948941"}
-    assert all(doi in README for doi in dois)

@@ -1,0 +1,79 @@
+"""The texts beside the code: their links, commands and files exist, and the README is short."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DECISIONS = sorted(set((ROOT / "docs" / "decisions").glob("*.md")) - {ROOT / "docs" / "decisions" / "README.md"})
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS += [ROOT / folder / "README.md" for folder in ("benchmarks", "cluster", "data/reference")]
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_links_lead_somewhere(path):
+    links = re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (path.parent / link.partition("#")[0]).resolve().exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_files_that_are_named_exist(path):
+    """Paths in backticks that begin with a folder of the repository, placeholders as in data/<tier> left out."""
+    folders = "benchmarks|cluster|docs|figures|grfsaxs_lib|notebooks|tests"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*\w)`", path.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_commands_exist(path):
+    help_text = subprocess.run(
+        ["bash", ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    known = set(re.findall(r"--[a-z]+|\b[a-z]+\b", help_text.split("The table of tiers")[0]))
+    places = r"\d+|k/n|local:\w+|tcp://\S+"
+    for call in re.findall(r"\./run_all\.sh([^`#\n&]*)", path.read_text(encoding="utf-8")):
+        assert [word for word in call.split() if word not in known and not re.fullmatch(places, word)] == [], call
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_scripts_that_are_called_exist(path):
+    called = re.findall(r"\bpython (?:-m pytest (?:-s )?)?([\w./]+\.py)", path.read_text(encoding="utf-8"))
+    assert [script for script in called if not (ROOT / script).exists()] == []
+
+
+def test_the_readme_shows_its_commands():
+    calls = [call.split() for call in re.findall(r"^\./run_all\.sh([^#\n]*)", README, flags=re.M)]
+    assert [] in calls and ["test"] in calls and ["quick"] in calls
+
+
+def test_the_readme_is_short():
+    assert len([word for word in README.split() if re.search(r"\w", word)]) <= 700
+
+
+def test_the_readme_names_what_is_cited():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert all(reference["doi"] in README for reference in citation["references"])
+
+
+def test_the_index_lists_each_decision_once():
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| \[[^\]]+\]\(([\w-]+\.md)\) \|", index, flags=re.M)) == [p.name for p in DECISIONS]
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
+def test_a_decision_says_how_to_measure_again(path):
+    text = path.read_text(encoding="utf-8")
+    heads = re.findall(r"^\*\*([^*]+)\.\*\*", text, flags=re.M)
+    wanted = ["Question", "Decision", "Measured", "Alternatives that lost", "How to measure again"]
+    assert [head for head in heads if head in wanted] == wanted
+    again = text.partition("**How to measure again.**")[2]
+    assert re.search(r"`[^`]*\.(?:py|ipynb)\b", again) or "kept" in again
