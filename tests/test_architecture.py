@@ -46,12 +46,22 @@ INSIDE = {
     "datasets": {"keys": set(), "block": {"keys"}, "store": {"keys", "block"}, "reference": {"keys", "block"}},
     "trees": {"training": {"model"}, "model": {"training"}, "runs": {"training", "model"}},
     "emulator": {
+        "settings": set(),
         "coordinates": set(),
-        "gaussian_process": {"coordinates"},
-        "voxel_correction": set(),
-        "emulator": {"coordinates", "gaussian_process", "voxel_correction"},
+        "gaussian_process": {"coordinates", "settings"},
+        "voxel_correction": {"settings"},
+        "mean": {"coordinates", "gaussian_process", "voxel_correction", "settings"},
+        "residuals": {"coordinates", "settings"},
+        "emulator": {"coordinates", "gaussian_process", "voxel_correction", "mean", "residuals", "settings"},
     },
-    "inference": {"spline": set(), "optimise": {"spline"}, "likelihood": {"optimise", "spline"}},
+    "inference": {
+        "settings": set(),
+        "spline": set(),
+        "optimise": {"spline"},
+        "curve_model": {"spline", "optimise", "settings"},
+        "posterior": {"curve_model", "optimise"},
+        "likelihood": {"curve_model", "optimise", "posterior", "settings"},
+    },
 }
 HEAVY = {"cupy", "xgboost", "dask", "distributed", "matplotlib", "ducc0", "netCDF4", "h5netcdf"}
 SOURCES = sorted(PACKAGE.rglob("*.py"))

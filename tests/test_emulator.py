@@ -8,7 +8,9 @@ from scipy.ndimage import distance_transform_edt
 
 from grfsaxs_lib import CASES, Grid, gaussian_random_field
 from grfsaxs_lib.datasets import reference
-from grfsaxs_lib.emulator import coordinates, emulator, voxel_correction
+from grfsaxs_lib.emulator import coordinates, emulator, residuals, voxel_correction
+from grfsaxs_lib.emulator.mean import aliasing
+from grfsaxs_lib.emulator.settings import DEFAULT, Settings
 from grfsaxs_lib.grid import PAPER_Q
 
 CASE = "two_phase_low"
@@ -57,7 +59,7 @@ def test_neighbouring_q_are_as_correlated_as_in_real_curves(fitted, unseen):
     assert real[0] > 0.8 > real[2]
 
 
-def test_stretches_of_unseen_structures_have_the_size_stated(fitted, unseen):
+def test_scale_shifts_of_unseen_structures_have_the_size_stated(fitted, unseen):
     theta = parameters_of(unseen)
     inside = (theta["scaling_parameter"] > 1) & (theta["scaling_parameter"] < 7.9)
     theta = {name: values[inside] for name, values in theta.items()}
@@ -70,13 +72,13 @@ def test_stretches_of_unseen_structures_have_the_size_stated(fitted, unseen):
 
     def rms(curves):
         residual = (np.log(curves) - fitted.mean(theta))[:, high]
-        stretch = np.sum(slope * residual, axis=1) / np.sum(slope**2, axis=1)
-        z = stretch / fitted.stretch_sd(np.stack(list(theta.values()), axis=1))
+        shift = np.sum(slope * residual, axis=1) / np.sum(slope**2, axis=1)
+        z = shift / fitted.scale_shift_sd(np.stack(list(theta.values()), axis=1))
         return np.array([np.sqrt(np.mean(z[third] ** 2)) for third in thirds])
 
     rng = np.random.default_rng(0)
     real, drawn = rms(unseen["intensity"].values[inside]), [rms(fitted.draw(theta, rng)) for _ in range(4)]
-    # Standard errors of 0.06, and 0.05 for that of the fit; rests add to both.
+    # Standard errors of 0.06, and 0.05 for that of the fit; residuals add to both.
     np.testing.assert_allclose(real / np.mean(drawn, axis=0), 1, atol=0.2)
     assert real[0] / real[2] == pytest.approx(1, abs=0.2)  # were there one size for all, 1.3
 
@@ -84,7 +86,7 @@ def test_stretches_of_unseen_structures_have_the_size_stated(fitted, unseen):
 def test_log_variances_are_found():
     rng = np.random.default_rng(0)
     basis = np.column_stack([np.ones(20_000), rng.uniform(-1, 1, 20_000)])
-    found = emulator._log_variance(basis, np.exp(basis @ [0.3, 1.0]) * rng.standard_normal(20_000))
+    found = residuals.log_variance(basis, np.exp(basis @ [0.3, 1.0]) * rng.standard_normal(20_000))
     np.testing.assert_allclose(found, [0.6, 2.0], atol=0.06)  # standard errors 0.010 and 0.017
 
 
@@ -108,10 +110,10 @@ def test_aliasing_is_the_lattice_sum():
     n = np.arange(-60, 61)
     squares = (n[:, None, None] ** 2 + n[:, None] ** 2 + n**2).ravel()
     squares = squares[(squares > 0) & (squares <= 60**2)]
-    lattice_sum = np.sum(1.0 / squares.astype(float) ** 2) + 4 * np.pi / 60  # the rest as an integral
+    lattice_sum = np.sum(1.0 / squares.astype(float) ** 2) + 4 * np.pi / 60  # what lies beyond as an integral
     q = np.array([1.0, 3.0])
     expected = 1 + lattice_sum * (q * 0.5 / (2 * np.pi)) ** 4
-    np.testing.assert_allclose(emulator.aliasing(q, 0.5), expected, rtol=1e-5)
+    np.testing.assert_allclose(aliasing(q, 0.5), expected, rtol=1e-5)
 
 
 def test_layer_thickness_grows_with_the_layer_and_starts_as_a_slab():
@@ -177,12 +179,12 @@ def test_a_saved_emulator_draws_the_same(fitted, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["emulator.npz"]
 
 
-def test_the_lattice_is_part_of_the_mean_and_of_the_file(fitted, tmp_path):
-    assert (fitted.of_lattice([0.0, 3.0]) == 0).all()  # no layer
+def test_the_voxel_effect_is_part_of_the_mean_and_of_the_file(fitted, tmp_path):
+    assert (fitted.voxel_effect([0.0, 3.0]) == 0).all()  # no layer
     table = np.random.default_rng(0).normal(size=(50, PAPER_Q.size))
-    emulator.save(replace(fitted, _lattice=table), tmp_path / "emulator.npz")
+    emulator.save(replace(fitted, _mean=replace(fitted._mean, voxel_table=table)), tmp_path / "emulator.npz")
     again = emulator.load(tmp_path / "emulator.npz")
-    np.testing.assert_array_equal(again.of_lattice([0.0, 1.0]), voxel_correction.look_up(table, np.array([0.0, 1.0])))
+    np.testing.assert_array_equal(again.voxel_effect([0.0, 1.0]), voxel_correction.look_up(table, np.array([0.0, 1.0])))
 
 
 def test_other_files_are_refused(tmp_path):
@@ -200,8 +202,8 @@ def test_neighbours_share_the_thickness_of_the_layer(case):
     thickness = theta[:, 0] * coordinates.layer_thickness(theta[:, 1], theta[:, 2])
     found = coordinates.layer_nanometres(case, coordinates.to_coordinates(case, theta))
     np.testing.assert_allclose(found, thickness, rtol=1e-12)
-    places = emulator._place(case, theta)
-    np.testing.assert_allclose(places[1] - places[0], [0, 0, np.diff(thickness)[0] / 2], atol=1e-12)
+    points = residuals.neighbour_coordinates(case, theta, DEFAULT)
+    np.testing.assert_allclose(points[1] - points[0], [0, 0, np.diff(thickness)[0] / 2], atol=1e-12)
 
 
 def test_the_prior_that_an_emulator_was_fitted_to_is_kept(tmp_path):
@@ -215,6 +217,19 @@ def test_the_prior_that_an_emulator_was_fitted_to_is_kept(tmp_path):
     theta = {"scaling_parameter": [0.75, 4.0, 8.5], "porosity": [0.09, 0.3, 0.54]}
     assert again.case == wide
     np.testing.assert_allclose(again.mean(theta), fitted.mean(theta), atol=1e-5)  # float32
+
+
+def test_settings_are_kept_with_an_emulator(tmp_path):
+    settings = Settings(neighbours=7, near_porosity=2.0, known_shift_scatter=(0.006, 0.004, 0.0002), table=(8, 10, 60))
+    curves = reference.load(CASE, "train").isel(sample=slice(64))
+    fitted = emulator.fit(CASE, curves["intensity"].values, parameters_of(curves), settings=settings)
+    emulator.save(fitted, tmp_path / "other.npz")
+    again = emulator.load(tmp_path / "other.npz")
+    assert again.settings == settings != DEFAULT
+    theta = {"scaling_parameter": [4.0], "porosity": [0.3]}
+    for this, other in zip(fitted.residuals(theta), again.residuals(theta), strict=True):
+        assert this.shape[1] == 7
+        np.testing.assert_array_equal(this, other)
 
 
 def spoil(path, kind):
@@ -233,15 +248,15 @@ def spoil(path, kind):
     elif kind == "objects":
         np.savez(path, version=arrays["version"], case=np.array([{}], dtype=object))
     elif kind == "reversed nodes":
-        np.savez(path, **arrays | {"_nodes": arrays["_nodes"][::-1]})
+        np.savez(path, **arrays | {"nodes": arrays["nodes"][::-1]})
     elif kind == "another q":
         np.savez(path, **arrays | {"q": 10 * arrays["q"]})
     elif kind == "another prior":
         np.savez(path, **arrays | {"prior": str(arrays["prior"]).replace("8.0", "9.0")})
     elif kind == "an array less":
-        np.savez(path, **{name: values for name, values in arrays.items() if name != "_drift"})
+        np.savez(path, **{name: values for name, values in arrays.items() if name != "shifts"})
     elif kind == "another version":
-        np.savez(path, **arrays | {"version": 4})
+        np.savez(path, **arrays | {"version": 5})
     else:  # a bit somewhere
         content[int(kind) % len(content)] ^= 1
         path.write_bytes(content)
@@ -262,7 +277,9 @@ def test_damaged_files_are_refused_by_name_with_what_to_do(fitted, tmp_path, kin
         assert str(path) in str(error) and "fit the emulator again" in str(error)
     else:  # a bit that no array depends on, such as a date in the archive
         assert kind.isdigit()
-        for name in emulator._ARRAYS:
+        for name in ("offset", "nodes", "table"):
             np.testing.assert_array_equal(
-                getattr(again, name), getattr(fitted, name) if name != "_table" else fitted._table.astype(np.float32)
+                getattr(again._mean, name), getattr(fitted._mean, name).astype(np.float32 if name == "table" else float)
             )
+        for name in emulator._OF_RESIDUALS:
+            np.testing.assert_array_equal(getattr(again._residuals, name), getattr(fitted._residuals, name))

@@ -7,6 +7,7 @@ import pytest
 
 from grfsaxs_lib import CASES
 from grfsaxs_lib.emulator import gaussian_process
+from grfsaxs_lib.emulator.settings import DEFAULT
 
 COUNT = 30
 RNG = 4
@@ -78,8 +79,8 @@ def test_tables_are_those_of_dense_algebra(n):
     # Residuals of processes that have not seen the value, over those of the process that has.
     signal = covariance(p, x, x)
     for i in (0, 7, COUNT - 1):
-        rest = np.delete(np.arange(COUNT), i)
-        predicted = signal[i, rest] @ np.linalg.solve(K[np.ix_(rest, rest)], scaled[rest])
+        others = np.delete(np.arange(COUNT), i)
+        predicted = signal[i, others] @ np.linalg.solve(K[np.ix_(others, others)], scaled[others])
         fitted = signal[i] @ np.linalg.solve(K, scaled)
         assert inflation[i, 0] == pytest.approx((scaled[i] - predicted) / (scaled[i] - fitted), rel=1e-6)
 
@@ -87,11 +88,11 @@ def test_tables_are_those_of_dense_algebra(n):
 @pytest.mark.parametrize("q", [np.linspace(0.04, 3, 60), np.linspace(0.04, 3, 500), np.geomspace(0.04, 3, 200)])
 def test_curves_on_nodes_whatever_the_spacing_of_q(q):
     case = CASES["three_phase_high"]
-    nodes, s = gaussian_process.place_nodes(case, q)
+    nodes, s = gaussian_process.node_positions(case, q)
     a = np.linspace(*case.ranges["scaling_parameter"], 50)
     theta = np.column_stack([a, np.full((50, 2), 0.3)])
     curves = 3 * np.log(theta[:, :1]) - np.log1p((theta[:, :1] * q) ** 2)
-    found = gaussian_process._on_nodes(curves, theta, q, nodes)
+    found = gaussian_process._on_nodes(curves, theta, q, nodes, DEFAULT.node_step)
     there = (s >= a[:, np.newaxis] * q[0]) & (s <= a[:, np.newaxis] * q[-1])
     assert (np.isfinite(found) == there).all()
     np.testing.assert_allclose(found[there], np.broadcast_to(-np.log1p(s**2), found.shape)[there], atol=0.02)

@@ -13,7 +13,8 @@ from scipy.optimize import least_squares
 import grfsaxs_lib as gx
 from grfsaxs_lib.datasets import reference
 from grfsaxs_lib.emulator import coordinates, emulator
-from grfsaxs_lib.inference import likelihood, optimise, spline
+from grfsaxs_lib.inference import curve_model, likelihood, optimise, posterior, spline
+from grfsaxs_lib.inference.settings import DEFAULT
 from grfsaxs_lib.measurement import noise
 
 CASE = gx.CASES["two_phase_low"]
@@ -51,23 +52,23 @@ def mean_of(prepared, theta):
     """Averaged curves of the emulator itself, without tables of the likelihood."""
     outputs = prepared.emulator.case.outputs
     intensity = np.exp(prepared.emulator.mean(dict(zip(outputs, np.atleast_2d(theta).T, strict=True))))
-    return likelihood._average(np.log(gx.normalise_intensity(intensity, gx.PAPER_Q)), prepared._edges)
+    return curve_model.average(np.log(gx.normalise_intensity(intensity, gx.PAPER_Q)), prepared.model.edges)
 
 
 def tabulated(prepared, theta):
     """Averaged curves and deviations S from the tables of the likelihood."""
-    places = likelihood._padded(coordinates.to_coordinates(prepared.emulator.case, theta))
-    return spline.look_up(places, prepared._table, prepared._deviation)
+    points = curve_model.padded(coordinates.to_coordinates(prepared.emulator.case, theta))
+    return spline.look_up(points, prepared.model.table, prepared.model.deviation)
 
 
 def covariance_at(prepared, theta, variance, curve):
     _, (deviation,) = tabulated(prepared, theta[np.newaxis])
-    (shares,) = prepared._invariant_shares(curve[np.newaxis])
+    (shares,) = prepared.model.invariant_shares(curve[np.newaxis])
     normalise = np.eye(curve.size) - shares
     noise_part = normalise @ np.diag(variance) @ normalise.T + np.sum(shares**2 * variance)
-    case, correlations = prepared.emulator.case, prepared._correlations
-    (band,) = likelihood._bands(case, coordinates.to_coordinates(case, theta[np.newaxis]))
-    correlation = interpolate.interp1d(np.arange(len(correlations)), correlations, axis=0)(band)
+    case, correlations = prepared.emulator.case, prepared.model.correlations
+    (knot,) = curve_model.knot_positions(case, coordinates.to_coordinates(case, theta[np.newaxis]), DEFAULT)
+    correlation = interpolate.interp1d(np.arange(len(correlations)), correlations, axis=0)(knot)
     return correlation * deviation * deviation[:, np.newaxis] + noise_part
 
 
@@ -152,19 +153,19 @@ def test_a_larger_box_says_more(prepared):
         this = prepared.in_volume(volume)
         draws = this.posterior(*this.draw(theta, np.full(200, 1e4), rng), rng)
         spread[volume] = np.median(draws["scaling_parameter"].std(axis=1))
-    assert spread[8] == pytest.approx(spread[1] / np.sqrt(8), rel=0.3)  # the stretch alone would make it exact
+    assert spread[8] == pytest.approx(spread[1] / np.sqrt(8), rel=0.3)  # the scale shift alone would make it exact
     assert spread[np.inf] < spread[8] / 3
 
 
-def test_scales_are_freed_of_their_stretch_inside_the_prior(prepared):
+def test_the_scale_shift_is_removed_inside_the_prior(prepared):
     for effective in (0.79, 0.801, 4.0, 7.95, 8.1):
-        sd = prepared.emulator.stretch_sd(np.array([[effective, 0.3]])).item()
+        sd = prepared.emulator.scale_shift_sd(np.array([[effective, 0.3]])).item()
         theta = np.tile([effective, 0.3], (20_000, 1))
-        drawn, log_weight = prepared._unstretch(theta, np.random.default_rng(RNG))
+        drawn, log_weight = posterior.remove_scale_shift(prepared.model, theta, np.random.default_rng(RNG))
         weight = np.exp(log_weight)
         ends = np.clip(np.log(effective) + np.array([-6, 6]) * sd, *np.log(CASE.ranges["scaling_parameter"]))
         a = np.linspace(ends[0], max(ends[1], ends[0] + 2 * sd), 4001)
-        size = prepared.emulator.stretch_sd(np.column_stack([np.exp(a), np.full(a.size, 0.3)]))
+        size = prepared.emulator.scale_shift_sd(np.column_stack([np.exp(a), np.full(a.size, 0.3)]))
         logs = a - ((a - np.log(effective)) / size) ** 2 / 2 - np.log(size)
         density = np.exp(logs - logs.max())
         expected = density @ np.exp(a) / density.sum()
@@ -176,13 +177,13 @@ def test_scales_are_freed_of_their_stretch_inside_the_prior(prepared):
 @pytest.mark.parametrize("volume", [1.0, 64.0, np.inf])
 @pytest.mark.parametrize("effective, end", [(1e-3, 0.8), (0.5, 0.8), (0.76, 0.8), (8.6, 8.0), (30.0, 8.0), (1e4, 8.0)])
 def test_scales_outside_the_prior_come_from_its_nearest_end(prepared, effective, end, volume):
-    """However small the tail of the stretch is there: it underflows from 38 deviations on."""
+    """However small the tail of the scale shift is there: it underflows from 38 deviations on."""
     this = prepared.in_volume(volume)
     theta = np.tile([effective, 0.3], (2000, 1))
-    drawn, log_weight = this._unstretch(theta, np.random.default_rng(RNG))
+    drawn, log_weight = posterior.remove_scale_shift(this.model, theta, np.random.default_rng(RNG))
     assert np.isfinite(log_weight).all()
     # The tail beyond a distance d falls off over sd^2 / d at most, and over a deviation where d is small.
-    sd = this._stretch_sd(theta[:1]).item()
+    sd = this.model.scale_shift_sd(theta[:1]).item()
     assert np.abs(drawn[:, 0] / end - 1).max() < 12 * sd
     assert ((drawn[:, 0] >= 0.8) & (drawn[:, 0] <= 8.0)).all()
 
@@ -279,14 +280,14 @@ def test_no_curves_give_no_estimates(prepared):
 def test_the_prior_is_uniform_in_the_parameters():
     case = gx.CASES["three_phase_high"]
     empty = SimpleNamespace(case=case)
-    flat = likelihood.Likelihood(empty, *[None] * 8)
+    flat = curve_model.CurveModel(empty, *[None] * 6)
     low, high = coordinates.prior_limits(case)
     theta = np.random.default_rng(RNG).uniform(low, high, (200, 3))
     x = coordinates.to_coordinates(case, theta)
     h = 1e-6 * np.eye(3)
     columns = [coordinates.from_coordinates(case, x + d) - coordinates.from_coordinates(case, x - d) for d in h]
     logs = np.log(np.abs(np.linalg.det(np.stack(columns, axis=-1) / 2e-6)))
-    np.testing.assert_allclose(np.diff(flat._log_prior(x[np.newaxis])[0] - logs), 0, atol=1e-4)
+    np.testing.assert_allclose(np.diff(flat.log_prior(x[np.newaxis])[0] - logs), 0, atol=1e-4)
 
 
 def test_noise_of_normalised_curves_has_the_covariance_stated(prepared):
@@ -294,12 +295,12 @@ def test_noise_of_normalised_curves_has_the_covariance_stated(prepared):
     clean = prepared.emulator.draw({"scaling_parameter": [2.0], "porosity": [0.3]}, rng)
     curves, _, _ = prepared.average(gx.add_noise(np.repeat(clean, count, axis=0), np.full(count, 1e4), rng))
     found = np.cov(curves.T)
-    variance = prepared._of_average(np.log1p(1e4 / clean))
+    variance = prepared.model.average_variance(np.log1p(1e4 / clean))
     average, _, _ = prepared.average(clean)
-    shares = prepared._invariant_shares(average)
-    none = np.zeros_like(prepared._deviation)
+    shares = prepared.model.invariant_shares(average)
+    none = np.zeros_like(prepared.model.deviation)
     (factor,) = optimise.covariance_factors(
-        np.zeros((1, 3)), variance, shares, none, prepared._correlations, np.zeros(1)
+        np.zeros((1, 3)), variance, shares, none, prepared.model.correlations, np.zeros(1)
     )
     expected = factor @ factor.T - np.sum(shares**2 * variance)  # what was added once more
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
@@ -308,24 +309,26 @@ def test_noise_of_normalised_curves_has_the_covariance_stated(prepared):
     assert np.abs(expected - np.diag(np.diag(expected)))[:10, :10].max() > 0.2 * expected[0, 0]
 
 
-def test_correlations_of_drawn_curves_are_those_between_two_bands(prepared):
-    rng, n = np.random.default_rng(RNG), prepared._edges.size
+def test_correlations_of_drawn_curves_are_those_between_two_knots(prepared):
+    rng, n = np.random.default_rng(RNG), prepared.model.edges.size
     factors = rng.uniform(-0.2, 1, (17, n, 2 * n))
     factors /= np.linalg.norm(factors, axis=2, keepdims=True)
     correlations = factors @ np.swapaxes(factors, 1, 2)
-    drawn = replace(prepared, _correlations=correlations)._correlated(np.full((20_000, 3), 0.03), rng)
+    drawn = replace(prepared.model, correlations=correlations).correlated(np.full((20_000, 3), 0.03), rng)
     expected = interpolate.interp1d(np.linspace(-1, 1, 17), correlations, axis=0)(0.03)
     # A covariance of 20 000 has a standard error of at most 0.01; the largest of thousands.
     np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05)
-    assert np.abs(correlations[8] - expected).max() > 0.05  # another band would be seen
+    assert np.abs(correlations[8] - expected).max() > 0.05  # another knot would be seen
 
 
-def test_bands_of_three_phases_are_even_in_the_thickness_of_the_layer(three_phases):
+def test_knots_of_three_phases_are_even_in_the_thickness_of_the_layer(three_phases):
     case, rng = three_phases.emulator.case, np.random.default_rng(RNG)
     theta = np.stack([rng.uniform(*case.ranges[name], 100) for name in case.outputs], axis=1)
     thickness = theta[:, 0] * coordinates.layer_thickness(*theta[:, 1:].T)
     expected = np.interp(np.log(thickness), np.log([0.3, 8.0]), [0, 16])
-    np.testing.assert_allclose(likelihood._bands(case, coordinates.to_coordinates(case, theta)), expected)
+    np.testing.assert_allclose(
+        curve_model.knot_positions(case, coordinates.to_coordinates(case, theta), DEFAULT), expected
+    )
 
 
 def test_three_phase_posteriors_cover_what_their_own_model_draws(three_phases):
@@ -354,9 +357,9 @@ def test_inputs_hold_fit_errors_noise_and_curve(prepared, measured):
 
 @pytest.mark.parametrize("n", [1, 6, 20])
 def test_splines_reproduce_cubics(n):
-    sites, weights, slopes = spline.sites(n), np.empty(4), np.empty(4)
+    points, weights, slopes = spline.collocation_points(n), np.empty(4), np.empty(4)
     cubic = np.polynomial.Polynomial([1.0, 2.0, -1.0, 0.5] if n > 1 else [1.0])
-    coefficients = np.linalg.solve(spline.collocation(n), cubic(sites))
+    coefficients = np.linalg.solve(spline.collocation_matrix(n), cubic(points))
     for x in np.linspace(-1, 1, 13) if n > 1 else [0.0]:
         first = spline.spline(x, n, weights, slopes)
         m = min(n, 4)

@@ -1,9 +1,10 @@
-"""What voxels do to a layer, found in made-up curves. Notebook 11 compares two cases that share no structure."""
+"""What voxels do to a layer, found in made-up curves. Notebook 06 compares two cases that share no structure."""
 
 import numpy as np
 import pytest
 
 from grfsaxs_lib.emulator import voxel_correction
+from grfsaxs_lib.emulator.settings import DEFAULT
 from grfsaxs_lib.grid import PAPER_Q
 
 
@@ -38,20 +39,21 @@ def test_noise_is_not_taken_for_an_effect(made_up):
 
 def test_outliers_do_not_count(made_up):
     thickness, scatter, noise = made_up
-    rests = effect(thickness) + noise
-    rests[::200] += 1.0
-    table = voxel_correction.learn(thickness, rests, scatter, PAPER_Q)
+    residuals = effect(thickness) + noise
+    residuals[::200] += 1.0
+    table = voxel_correction.learn(thickness, residuals, scatter, PAPER_Q)
     inside = np.linspace(0.3, 5.7, 109)
     assert np.sqrt(np.mean((voxel_correction.look_up(table, inside) - effect(inside)) ** 2)) < 1e-3
 
 
 def test_look_up_is_linear_and_ends():
     table = np.arange(4.0)[:, np.newaxis] * np.ones(3)
-    thickness = voxel_correction._GROWTH * np.expm1(voxel_correction._STEP * np.array([0, 0.5, 2.25, 99]))
+    step = voxel_correction._STEP * DEFAULT.voxel_length
+    thickness = DEFAULT.voxel_growth * np.expm1(step * np.array([0, 0.5, 2.25, 99]))
     np.testing.assert_allclose(voxel_correction.look_up(table, thickness)[:, 0], [0, 0.5, 2.25, 3], atol=2e-3)
 
 
 def test_the_length_grows_with_the_thickness():
     thickness, h = np.array([0.0, 6.0, 20.0]), 1e-4
-    slope = (voxel_correction._position(thickness + h) - voxel_correction._position(thickness)) / h
-    np.testing.assert_allclose(voxel_correction._LENGTH / slope, 0.15 + thickness / 40, rtol=1e-4)  # voxels
+    above, below = (voxel_correction._position(x, DEFAULT) for x in (thickness + h, thickness))
+    np.testing.assert_allclose(DEFAULT.voxel_length / ((above - below) / h), 0.15 + thickness / 40, rtol=1e-4)  # voxels

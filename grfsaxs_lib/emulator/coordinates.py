@@ -1,6 +1,6 @@
 """Coordinates in which the curves of a case are smooth: ln a, porosity, thickness of the layer.
 
-A Gaussian process learns in them, and tables are even in them.
+A Gaussian process learns in them, and tables have even steps in them.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ from scipy.special import ndtri
 
 from ..grid import PAPER_GRID
 
-_MARGIN = 0.06  # of ln a beyond the prior, where stretched structures lie
+_MARGIN = 0.06  # of ln a beyond the prior, for scale shifts: 2.5 to 4 standard deviations of those at a = 8 nm
 _NEWTON_STEPS = 6  # from the root without C
 
 

@@ -16,15 +16,7 @@ from scipy.linalg import cho_factor, cho_solve, lapack
 from scipy.optimize import minimize
 
 from .coordinates import coordinate_ends, to_coordinates
-
-_STEP = 0.06  # between nodes, in units of `position`
-_TAIL = 2.5  # s; above it curves oscillate
-_TABLE = (10, 14, 96)  # points of the table along ln a, porosity, thickness
-_FINER = 4  # rows of the finer table, for linear interpolation, per node
-_SEARCHED = 12  # nodes at which hyperparameters are optimised; in between their logarithms are interpolated
-_CURVES_OF_SEARCH = 600  # most data in that search
-_FEWEST = 12  # curves at a node; with fewer it follows its neighbour
-_LEAST = 0.5  # of the smallest value at a node: a process that oscillates may not fall below
+from .settings import DEFAULT
 
 # Logarithms of the hyperparameters, in the order of `_unpack`; of two phases the first five.
 _BOUNDS = [(-14, 0.5), (-16, 0.5), (-7, 7), (-1, 2.5), (-1, 2.5), (-3.5, 2)]
@@ -40,43 +32,44 @@ def position(s):
     return np.log(s) + s / 4
 
 
-def place_nodes(case, q):
+def node_positions(case, q, settings=DEFAULT):
     """Positions and s of the nodes."""
     ends = q[[0, -1]] * np.exp(coordinate_ends(case)[:, 0])
     low, high = map(position, ends)
-    nodes = np.linspace(low, high, int(np.ceil((high - low) / _STEP)) + 1)
+    nodes = np.linspace(low, high, int(np.ceil((high - low) / settings.node_step)) + 1)
     s = np.geomspace(*ends, 20_000)
     return nodes, np.interp(nodes, position(s), s)
 
 
-def _on_nodes(log_intensity, theta, q, nodes):
+def _on_nodes(log_intensity, theta, q, nodes, step):
     """(n_sample, n_node) ndarray of ln I - 3 ln a; NaN at the nodes that a curve does not reach."""
     result = np.full((len(theta), len(nodes)), np.nan)
     for row, curve, a in zip(result, log_intensity, theta[:, 0], strict=True):
         positions = position(a * q)
         there = (nodes >= positions[0]) & (nodes <= positions[-1])
-        row[there] = _spline(positions, curve - 3 * np.log(a), nodes)(nodes[there])
+        row[there] = _spline(positions, curve - 3 * np.log(a), nodes, step)(nodes[there])
     return result
 
 
-def _spline(x, y, nodes):
+def _spline(x, y, nodes, step):
     """Cubic spline: through all values where the x are sparse, at small x, and with the nodes as knots beyond."""
     spacing = np.diff(x)
-    if spacing[-1] > _STEP / 2:  # sparse everywhere, or at large x
+    if spacing[-1] > step / 2:  # sparse everywhere, or at large x
         return CubicSpline(x, y)
-    sparse = x[:-1][spacing > _STEP]
+    sparse = x[:-1][spacing > step]
     first = sparse[-1] if sparse.size else x[0]
-    middle = nodes[(nodes > first + _STEP) & (nodes < x[-1] - _STEP / 2)]
+    middle = nodes[(nodes > first + step) & (nodes < x[-1] - step / 2)]
     return make_lsq_spline(x, y, np.concatenate([[x[0]] * 4, sparse[2:], middle, [x[-1]] * 4]))
 
 
 class Nodes:
     """Curves on nodes of s, and what the Gaussian process of a node sees of them."""
 
-    def __init__(self, case, log_intensity, theta, scatter, q):
-        self.nodes, self.s = place_nodes(case, q)
+    def __init__(self, case, log_intensity, theta, scatter, q, settings=DEFAULT):
+        self.settings = settings
+        self.nodes, self.s = node_positions(case, q, settings)
         self.a, self.coordinates = theta[:, 0], to_coordinates(case, theta)
-        self.curves = _on_nodes(log_intensity, theta, q, self.nodes)
+        self.curves = _on_nodes(log_intensity, theta, q, self.nodes, settings.node_step)
         reached = np.isfinite(self.curves)
         self.level = np.sum(self.curves, axis=0, where=reached) / np.maximum(reached.sum(axis=0), 1)
         self.scatter = scatter  # variance, in terms of that at a = 4 nm
@@ -92,11 +85,13 @@ class Nodes:
         return there, self.coordinates[there], values, np.stack([self.scatter[there] * size, size])
 
     def oscillates(self, j):
-        return self.s[j] > _TAIL
+        return self.s[j] > self.settings.tail
 
     def logarithms(self, j, values, smallest):
         """ln I - 3 ln a for values of the process of node j."""
-        return np.log(np.maximum(values, _LEAST * smallest)) + self.level[j] if self.oscillates(j) else values
+        if not self.oscillates(j):
+            return values
+        return np.log(np.maximum(values, self.settings.least_share * smallest)) + self.level[j]
 
     def waves(self, j, x, y):
         """Cosines of the phase differences at node j between thicknesses x and y, and of their doubles.
@@ -131,9 +126,10 @@ def search_kernels(data, known=None):
     n = data.coordinates.shape[1]
     count = 5 if n == 2 else 11
     (enough,) = np.nonzero(np.isfinite(data.curves).sum(axis=0) >= min(50, len(data.curves) / 3))
-    chosen = enough[np.linspace(0, len(enough) - 1, _SEARCHED).astype(int)]
+    settings = data.settings
+    chosen = enough[np.linspace(0, len(enough) - 1, settings.searched_nodes).astype(int)]
     rng = np.random.default_rng(0)
-    orders = [rng.permutation(np.isfinite(data.curves[:, j]).sum())[:_CURVES_OF_SEARCH] for j in chosen]
+    orders = [rng.permutation(np.isfinite(data.curves[:, j]).sum())[: settings.searched_curves] for j in chosen]
     options = {"jac": True, "bounds": _BOUNDS[:count], "method": "L-BFGS-B", "options": {"maxiter": 60}}
 
     def search(j, some):
@@ -190,12 +186,12 @@ def interpolate(data, kernels, q, report, inflated):
     inflation : (n_sample, n_q) ndarray or None
         Cross-validated residuals over fitted ones, if asked for.
     """
-    axes = [np.linspace(-1, 1, n) for n in _TABLE[: data.coordinates.shape[1]]]
+    axes = [np.linspace(-1, 1, n) for n in data.settings.table[: data.coordinates.shape[1]]]
     table = np.full((len(data.s), *map(len, axes)), np.nan)
     inflation = np.full(data.curves.shape, np.nan) if inflated else None
 
     def fill(j):
-        if np.isfinite(data.curves[:, j]).sum() >= _FEWEST:
+        if np.isfinite(data.curves[:, j]).sum() >= data.settings.fewest_curves:
             table[j] = _interpolate_node(data, j, kernels[j], axes, inflation)
 
     with ThreadPoolExecutor(get_num_threads()) as pool:
@@ -211,7 +207,7 @@ def interpolate(data, kernels, q, report, inflated):
         spline = make_interp_spline(points, np.moveaxis(table, axis, 0))
         knots.append(spline.t)
         table = np.moveaxis(spline.c, 0, axis)
-    fine = np.linspace(data.nodes[0], data.nodes[-1], _FINER * len(data.nodes))
+    fine = np.linspace(data.nodes[0], data.nodes[-1], data.settings.finer * len(data.nodes))
     table = CubicSpline(data.nodes, table.reshape(len(data.s), -1))(fine).T
     table = np.ascontiguousarray(table)
     if not inflated:

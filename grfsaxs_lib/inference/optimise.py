@@ -1,39 +1,71 @@
-"""Compiled parts of the likelihood: covariance factors, climbs to its maxima, values at many places.
+r"""Maxima of the likelihood: Levenberg-Marquardt steps from the closest curves of a starting grid.
 
-Places are (n, 3) coordinates from -1 to 1; tables are those of `spline`.
+In three phases the likelihood has side maxima, for porosity and layer fraction can change together at almost the same
+layer, and waves fit again after a period. So the optimisation starts at several porosities, from the closest there of
+curves that fill the prior.
+
+Points are (..., 3) coordinates from -1 to 1; tables are those of `spline`. The first part is compiled.
 """
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange
+from threadpoolctl import threadpool_limits
 
-from .spline import evaluate, interpolate, jit, parallel
+from .spline import evaluate, interpolate, jit, look_up, nodes, parallel
 
-_STEPS = 15  # at most, of a climb
+_STEPS = 15  # at most
 _LONGEST = 0.3  # step
 
 
-def covariance_factors(places, variance, shares, deviation, correlations, bands):
-    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the places.
+class Maxima(NamedTuple):
+    """Where optimisations ended.
 
-    R is interpolated between the `correlations` (n_band, n_bin, n_bin), at positions `bands` among them. Curves are
+    Attributes
+    ----------
+    points : (n_sample, n_start, 3) ndarray
+    values : (n_sample, n_start) ndarray
+        Log likelihoods, less what the covariance alone sets.
+    information : (n_sample, n_start, 3, 3) ndarray
+        Gauss-Newton curvature.
+    gradients : (n_sample, n_start, 3) ndarray
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    information: np.ndarray
+    gradients: np.ndarray
+
+    def best(self):
+        """That of the largest value for each sample; arrays lose their second axis."""
+        rows = np.arange(len(self.values)), self.values.argmax(axis=1)
+        return Maxima(*(array[rows] for array in self))
+
+
+def covariance_factors(points, variance, shares, deviation, correlations, positions):
+    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the points.
+
+    R is interpolated between the `correlations` (n_knot, n_bin, n_bin), at `positions` among them. Curves are
     divided by their invariant, to which the averages contribute `shares` w, so noise of diagonal variance D becomes
     N = (1 - 1 w^T) D (1 - w 1^T). That leaves no noise along w; what the invariant has is added once more.
     """
     factors = np.zeros((*variance.shape, variance.shape[1]))
-    _covariance_factors(places, variance, shares, deviation, correlations, bands, factors)
+    _covariance_factors(points, variance, shares, deviation, correlations, positions, factors)
     return factors
 
 
 @parallel
-def _covariance_factors(places, variance, shares, deviation, correlations, bands, factors):
+def _covariance_factors(points, variance, shares, deviation, correlations, positions, factors):
     n, n_bin = variance.shape
     for m in prange(n):
         S, weights, L = np.empty(n_bin), np.empty((3, 4)), factors[m]
         common = shares[m] * variance[m]
         invariant = np.dot(shares[m], common)
-        interpolate(deviation, places[m], weights, S)
-        low = min(int(bands[m]), len(correlations) - 2)
-        share = bands[m] - low
+        interpolate(deviation, points[m], weights, S)
+        low = min(int(positions[m]), len(correlations) - 2)
+        share = positions[m] - low
         below, above = correlations[low], correlations[low + 1]
         for i in range(n_bin):
             for j in range(i + 1):
@@ -86,24 +118,15 @@ def _measure(curve, L, x, table, weights, slopes, value, information, gradient):
     return -np.dot(value[0], value[0]) / 2
 
 
-def climb(curves, factors, starts, table, thickness, n_output):
-    """Levenberg-Marquardt steps from each start: places, log likelihoods, their information and their gradients."""
-    n, n_start, _ = starts.shape
-    places, values = starts.copy(), np.empty((n, n_start))
-    informations, gradients = np.empty((n, n_start, 3, 3)), np.empty((n, n_start, 3))
-    _climb(curves, factors, table, thickness, n_output, places, values, informations, gradients)
-    return places, values, informations, gradients
-
-
 @parallel
-def _climb(curves, factors, table, thickness, n_output, places, values, informations, gradients):
-    n, n_start, _ = places.shape
+def _optimise(curves, factors, table, thickness, n_output, points, values, informations, gradients):
+    n, n_start, _ = points.shape
     for m in prange(n):
         weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
         tried, slope_tried = np.empty((3, 3)), np.empty(3)
         low, high = np.full(3, -1.0), np.full(3, 1.0)
         for k in range(n_start):
-            x, information, slope = places[m, k], informations[m, k], gradients[m, k]
+            x, information, slope = points[m, k], informations[m, k], gradients[m, k]
             low[2], high[2] = _inside(x, thickness)
             best = _measure(curves[m], factors[m], x, table, weights, slopes, value, information, slope)
             damping = 1e-3
@@ -135,25 +158,79 @@ def _climb(curves, factors, table, thickness, n_output, places, values, informat
             values[m, k] = best
 
 
-def log_likelihoods(curves, factors, places, table, thickness):
-    """(n_sample, n_place) ndarray: log likelihoods, -inf outside the prior."""
-    values = np.empty(places.shape[:2])
-    _log_likelihoods(curves, factors, places, table, thickness, values)
+def log_likelihoods(curves, factors, points, table, thickness):
+    """(n_sample, n_point) ndarray: log likelihoods at points (n_sample, n_point, 3), -inf outside the prior."""
+    values = np.empty(points.shape[:2])
+    _log_likelihoods(curves, factors, points, table, thickness, values)
     return values
 
 
 @parallel
-def _log_likelihoods(curves, factors, places, table, thickness, values):
-    n, n_place, _ = places.shape
+def _log_likelihoods(curves, factors, points, table, thickness, values):
+    n, n_point, _ = points.shape
     for m in prange(n):
         weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
         x = np.empty(3)
-        for k in range(n_place):
-            x[:] = places[m, k]
+        for k in range(n_point):
+            x[:] = points[m, k]
             _inside(x, thickness)
             values[m, k] = -np.inf
-            if np.abs(x - places[m, k]).max() == 0:
+            if np.abs(x - points[m, k]).max() == 0:
                 evaluate(table, x, weights, slopes, value)
                 value[0] = curves[m] - value[0]
                 _whiten(factors[m], value[:1])
                 values[m, k] = -np.dot(value[0], value[0]) / 2
+
+
+# --------------------------------------------------------------------------------------------- with a curve model
+
+
+@dataclass(frozen=True, eq=False)
+class StartingGrid:
+    """Averaged curves that fill the prior, from `starting_grid`.
+
+    Attributes
+    ----------
+    points : (n_porosity, n_other, 3) ndarray
+    features : (2 n_bin, n_porosity n_other) ndarray of float32
+        Squares of the curves, and -2 times the curves: with weights, sums of squared differences.
+    """
+
+    points: np.ndarray
+    features: np.ndarray
+
+
+def starting_grid(model):
+    """The starting grid of a `CurveModel`: every so many nodes of its table."""
+    axes = [nodes(n)[::step] for n, step in zip(model.table.shape[:3], model.settings.start_steps, strict=True)]
+    points = np.swapaxes(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1), 0, 1)
+    curves, _ = look_up(points.reshape(-1, 3), model.table, model.deviation)
+    features = np.concatenate([curves**2, -2 * curves], axis=1).T.astype(np.float32)
+    return StartingGrid(points.reshape(len(points), -1, 3), features)
+
+
+def closest_starts(grid, model, curves, variance, count=None):
+    """(n_sample, count, 3) ndarray: the closest point at each of the best porosities (None: all), closest first."""
+    with threadpool_limits(1, user_api="blas"):
+        weights = 1 / (variance + np.mean(model.deviation**2, axis=(0, 1, 2)))
+        distances = np.concatenate([weights, weights * curves], axis=1).astype(np.float32) @ grid.features
+    distances = distances.reshape(len(curves), len(grid.points), -1)
+    closest = distances.argmin(axis=2)
+    order = np.argsort(np.take_along_axis(distances, closest[..., np.newaxis], axis=2)[..., 0], axis=1)[:, :count]
+    return grid.points[order, np.take_along_axis(closest, order, axis=1)]
+
+
+def find_maxima(model, curves, variance, starts, there):
+    """Optimise from starts (n_sample, n_start, 3), with the covariance at points `there` (n_sample, 3).
+
+    Returns
+    -------
+    maxima : Maxima
+    factors : (n_sample, n_bin, n_bin) ndarray
+        Of the covariance.
+    """
+    n, n_start, _ = starts.shape
+    factors = model.factors(curves, variance, there)
+    found = Maxima(starts.copy(), np.empty((n, n_start)), np.empty((n, n_start, 3, 3)), np.empty((n, n_start, 3)))
+    _optimise(curves, factors, model.table, model.thickness, model.n_output, *found)
+    return found, factors

@@ -17,16 +17,16 @@ def nodes(n):
     return np.linspace(-1, 1, n - 2) if n > 1 else np.zeros(1)
 
 
-def sites(n):
-    """n places that fix n coefficients: the nodes, and the middles of the outermost intervals."""
+def collocation_points(n):
+    """n points that fix n coefficients: the nodes, and the middles of the outermost intervals."""
     even = nodes(n)
     return np.sort(np.append(even, [even[:2].mean(), even[-2:].mean()])) if n > 1 else even
 
 
-def collocation(n):
-    """(n, n) ndarray: values at the sites are this times the coefficients."""
+def collocation_matrix(n):
+    """(n, n) ndarray: values at the collocation points are this times the coefficients."""
     matrix, weights, slopes = np.zeros((n, n)), np.empty(4), np.empty(4)
-    for row, x in zip(matrix, sites(n), strict=True):
+    for row, x in zip(matrix, collocation_points(n), strict=True):
         first = spline(x, n, weights, slopes)
         row[first : first + 4] = weights[: min(n, 4)]
     return matrix
@@ -104,17 +104,17 @@ def interpolate(table, x, weights, value):
                     value[b] += w * table[i + p, j + q, k + r, b]
 
 
-def look_up(places, table, deviation):
-    """(n, n_bin) ndarrays: averaged curves and deviations at places."""
-    curves, deviations = np.empty((2, len(places), table.shape[3]))
-    _look_up(places, table, deviation, curves, deviations)
+def look_up(points, table, deviation):
+    """(n, n_bin) ndarrays: averaged curves and deviations at points (n, 3)."""
+    curves, deviations = np.empty((2, len(points), table.shape[3]))
+    _look_up(points, table, deviation, curves, deviations)
     return curves, deviations
 
 
 @parallel
-def _look_up(places, table, deviation, curves, deviations):
-    for i in prange(len(places)):
+def _look_up(points, table, deviation, curves, deviations):
+    for i in prange(len(points)):
         weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, table.shape[3]))
-        evaluate(table, places[i], weights, slopes, value)
+        evaluate(table, points[i], weights, slopes, value)
         curves[i] = value[0]
-        interpolate(deviation, places[i], weights, deviations[i])
+        interpolate(deviation, points[i], weights, deviations[i])
