@@ -1,5 +1,5 @@
 # The Python environment of run_all.sh, which sources this file: one that is made under a lock, and removed only if it
-# is ours. It stands apart so that run_all.sh stays a table of contents.
+# is ours. It is a file of its own so that run_all.sh stays a table of contents.
 # shellcheck shell=bash disable=SC2154 # venv, python, device and command are set there
 #
 # made-from.txt is the mark of an environment that is ours. It is written first, with one word, and last with all that
@@ -9,8 +9,8 @@
 #   .venv.lock  held by a run_all.sh that looks at the environment, or makes it
 #   .venv.used  shared by all runs that use the environment, and held alone by one that replaces it
 
-# What the caller has set for Python, pip, uv or Jupyter must not leak in. Where packages come from, and how they are
-# reached and cached, is for the caller to say.
+# The caller's settings for Python, pip, uv or Jupyter must not leak in, except those that say where packages come from
+# and how they are reached and cached.
 clean_variables() {
     local name charmap
     for name in "${!PYTHON@}" "${!PIP_@}" "${!UV_@}"; do
@@ -129,7 +129,7 @@ discard() {
     [[ -e $1 || -L $1 ]] || return 0
     rmdir "$1" 2>/dev/null && return
     [[ ! -L $1 && -f $1/made-from.txt ]] ||
-        fail "$1 was not made by run_all.sh, so it is not replaced: move it away or delete it, and run this again"
+        fail "$1 was not made by run_all.sh, so it is not replaced: move it away or delete it, and repeat the command"
     find "$1" -mindepth 1 -maxdepth 1 ! -name made-from.txt -exec rm -rf {} +
     rm -rf "$1"
 }
@@ -140,7 +140,7 @@ undo_environment() {
         mv "$venv.before" "$venv"
         echo "run_all.sh: the new environment was not completed, and the one before is back in its place" >&2
     else
-        echo "run_all.sh: the environment was not completed; what stands above says why. Run the same again" >&2
+        echo "run_all.sh: the environment was not completed; the messages above say why. Repeat the command" >&2
     fi
 }
 
@@ -199,9 +199,9 @@ make_environment() {
     elif lock 8 EX 0; then
         build_environment
     else
-        fail "requirements.lock or pyproject.toml has changed, and another run still uses ${venv##*/}: run this again later"
+        fail "requirements.lock or pyproject.toml has changed, and another run still uses ${venv##*/}: repeat the command later"
     fi
-    lock 8 SH 5 || fail "another run_all.sh replaces ${venv##*/}: run this again later"
+    lock 8 SH 5 || fail "another run_all.sh is replacing ${venv##*/}: repeat the command later"
     exec 9>&-
 }
 

@@ -9,8 +9,8 @@ usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab] [TIER] [option
   laptop          all notebooks at sizes for two cores and no GPU (default)
   quick           all notebooks on tiny grids and data sets, for a first look and for the tests
   paper           512^3 voxels and the paper's number of curves: a GPU or a cluster
-  generate TIER   only the data sets of a tier, those shards that are missing or damaged
-  status TIER     what is there of a tier, what is missing, and how long the rest takes
+  generate TIER   only the data sets of a tier: makes the shards that are missing or damaged
+  status TIER     what is finished of a tier, what is missing, and how long the rest takes
   test            ruff, the unit tests, the quick tier, every notebook with its solutions under nbval, the claims
   lab             JupyterLab in the same environment; options that are not below go to JupyterLab
 
@@ -19,16 +19,16 @@ usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab] [TIER] [option
   --scheduler S   with a tier or generate: share the data sets and the training runs out over a Dask cluster;
                   local:4 for four worker processes on this machine, or the address of a scheduler, tcp://host:8786
   --shards 3/28   with generate: only the third of 28 shares of the shards, for a job array
-  --from 07       with a tier: begin with notebook 07, on the files that the earlier ones have left
+  --from 07       with a tier: begin with notebook 07, on the files of the earlier ones
   --help          this text
 
 The table of tiers in README.md says how long each takes. Finished shards and training runs are kept (quick makes
-its shards anew): run the same again after an interruption, or begin with --from at the notebook where it was.
+its shards anew): repeat the command after an interruption, or begin with --from at the notebook that was running.
 
 The first call makes the environment, .venv; later calls use it again until requirements.lock or pyproject.toml
-changes (status: even then). No environment is replaced that another run uses, or that this script has not made.
+changes (status: even then). An environment that another run uses, or that this script has not made, is never replaced.
 PYTHON=/path/to/python3 chooses the interpreter that it is made from (3.11 or newer). Of the caller's other PYTHON*,
-PIP_* and UV_* variables only those have an effect that say where packages come from and how they are reached.
+PIP_* and UV_* variables, only those that say where packages come from and how they are reached have an effect.
 HELP
 }
 
@@ -82,7 +82,7 @@ done
 [[ $script == /* ]] || script=./$script
 cd -P "$(dirname "$script")"
 if [[ ! -d grfsaxs_lib || ! -d notebooks ]] || ! grep -qs '^name = "grfsaxs"$' pyproject.toml; then
-    fail "this script belongs into the repository of grfsaxs, which $PWD is not: call the one that lies there"
+    fail "this script must be in the repository of grfsaxs, but $PWD is another folder: call the script in the repository"
 fi
 
 venv=$PWD/.venv

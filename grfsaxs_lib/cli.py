@@ -21,7 +21,7 @@ from .paper import claims
 from .physics import backend
 from .trees import runs, training
 
-_KEPT = "What is finished is kept"
+_KEPT = "Finished work is kept"
 
 
 # ----------------------------------------------------------------------- notebooks
@@ -287,10 +287,10 @@ def main(arguments=None):
             _do(p)
     except KeyboardInterrupt as interrupt:
         if p.task == "generate":
-            print(f"\nInterrupted. {_KEPT}; run the same again", file=sys.stderr)
+            print(f"\nInterrupted. {_KEPT}; repeat the command", file=sys.stderr)
         sys.exit(128 + (interrupt.args[0] if isinstance(interrupt, _Stopped) else signal.SIGINT))
     except files.WriteError as error:
-        sys.exit(f"run_all.sh: {error}. {_KEPT}; run the same again")
+        sys.exit(f"run_all.sh: {error}. {_KEPT}; repeat the command")
     except _OutputError as error:
         sys.exit(f"run_all.sh: the standard output takes no more text: {error.strerror}. {_KEPT}")
     except (ValueError, OSError, tasks.ClusterError, backend.DeviceError) as error:

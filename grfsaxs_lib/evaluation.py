@@ -40,11 +40,11 @@ def mse(predicted, true):
 def mape(predicted, true):
     r"""Mean absolute percentage error, :math:`100\,\langle |(\hat y - y)/y| \rangle` [%], Eq. (14).
 
-    Parameters, result and errors are those of `mse`; a target of zero is an error too.
+    Parameters, result and errors are those of `mse`; a target of zero raises an error, too.
     """
     predicted, true = _check_pair(predicted, true)
     if (true == 0).any():
-        raise ValueError("MAPE has no meaning for a target of 0")
+        raise ValueError("MAPE is not defined for a target of 0")
     return float(100 * np.mean(np.abs((predicted - true) / true)))
 
 

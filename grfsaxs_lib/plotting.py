@@ -1,6 +1,6 @@
 """House style, and the plots that several notebooks draw; no files are read or written here.
 
-Every plot function draws on the Axes that it is given and returns what it drew, where that is one thing. The colours
+Every plot function draws on the Axes that it is given, and returns the artist if it draws a single one. The colours
 are those of Okabe and Ito, which readers with any common colour vision can tell apart. A figure is as wide as a column
 or a page of the paper, so that nothing shrinks in print. Matplotlib is imported on first use, not with the package.
 """
@@ -28,7 +28,7 @@ COLOURS = {
 """The palette of Okabe and Ito, in the order in which lines take them."""
 
 CASE_COLOURS = dict(zip(CASES, COLOURS.values(), strict=False))
-"""One colour a case, the same in every figure."""
+"""One colour for each case, the same in every figure."""
 
 PHASE_NAMES = ("pore", "layer", "solid")
 PHASE_COLOURS = ("#000000", "#999999", "#FFFFFF")
@@ -217,7 +217,7 @@ def render_structure(phases, *, voxel_size):
     Raises
     ------
     ValueError
-        If there is no cube of three dimensions, or nothing in it but pore.
+        If `phases` is not a three-dimensional cube, or holds nothing but pore.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -353,7 +353,7 @@ def plot_estimates(ax, values, *, variable, truth, bins=25, **style):
 
 
 def plot_cases(axes, estimates, cases):
-    """Scatter predicted against true values of several cases, a row of Axes each: figures 4 and 5.
+    """Scatter predicted against true values of several cases, one row of Axes for each: figures 4 and 5.
 
     Parameters
     ----------
@@ -374,7 +374,7 @@ def plot_cases(axes, estimates, cases):
 
 
 def plot_replicates(axes, estimates, *, truth, paper):
-    """Histograms of estimates from replicate measurements, their mean ± sd, and the paper's: figure 6.
+    """Draw histograms of estimates from replicates, with mean ± sd here and in the paper: figure 6.
 
     Parameters
     ----------
@@ -404,7 +404,7 @@ def plot_replicates(axes, estimates, *, truth, paper):
 
 
 def plot_reconstruction(axes, q, *, measured, curves, others, expected, planes, voxel_size):
-    """A structure, its curve, and those of a reconstruction: figure 7.
+    """Draw a structure and its curve beside those of a reconstruction: figure 7.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where the files of a run lie, and how figures, tables and results are written."""
+"""Paths of the files of a run, and functions that write its figures, tables and results."""
 
 import math
 import os
@@ -14,7 +14,7 @@ from .tiers import check_tier
 
 
 def root_directory():
-    """Return the root of the repository, under which data and figures lie.
+    """Return the root of the repository, which holds data and figures.
 
     It is the folder that holds this package, or the environment variable
     ``GRFSAXS_ROOT`` where that is set (for a package installed elsewhere).
@@ -22,7 +22,7 @@ def root_directory():
     Raises
     ------
     FileNotFoundError
-        If ``GRFSAXS_ROOT`` names no folder, or the package lies in no repository.
+        If ``GRFSAXS_ROOT`` does not name a folder, or the package is not inside its repository.
     """
     chosen = os.environ.get("GRFSAXS_ROOT")
     if chosen:
@@ -32,7 +32,7 @@ def root_directory():
     root = Path(__file__).resolve().parent.parent
     if not (root / "notebooks").is_dir():
         raise FileNotFoundError(
-            "the package is installed outside its repository, so it knows no place for data and figures; "
+            "the package is installed outside its repository, so it does not know where data and figures belong; "
             "set the environment variable GRFSAXS_ROOT to an existing folder"
         )
     return root
@@ -65,7 +65,7 @@ def write_text(path, text):
 
 
 def save_figure(fig, name, *, tier):
-    """Write a figure, its tier in small type in the corner, as PDF and PNG; equal figures give equal files.
+    """Write a figure as PDF and PNG, with its tier in small type in the corner; equal figures give equal files.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def save_figure(fig, name, *, tier):
     name : str
         File name without suffix, e.g. ``"fig03_saxs_curves"``.
     tier : str
-        One of `TIERS`; stands in the files' metadata too.
+        One of `TIERS`; also written into the metadata of the files.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def save_figure(fig, name, *, tier):
     """
     stem = figure_directory(tier) / check_name(name)
     about = f"{tier} tier; after doi:{PAPER_DOI}"
-    # Dates and program versions would make each run's file a different one.
+    # Dates and program versions would make the files of each run differ.
     metadata = {
         "pdf": {"Title": name, "Subject": about, "CreationDate": None, "Creator": None, "Producer": None},
         "png": {"Title": name, "Description": about, "Software": None},
@@ -139,7 +139,7 @@ def _cell(value):
 
 
 def save_results(dataset, name, *, tier, device="cpu"):
-    """Write what later notebooks or readers may want as NetCDF, with its provenance.
+    """Write a dataset as NetCDF with its provenance, for later notebooks and for readers.
 
     Parameters
     ----------

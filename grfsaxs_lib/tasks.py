@@ -1,9 +1,9 @@
 """Many tasks, in one process or on a Dask cluster.
 
 A task is a small picklable description; the function that does it leaves its result on
-the disk and returns a few words about it. So a task can be done anywhere that sees the
-same folder, and done again after a crash. Without a scheduler the tasks run here, one
-after another or on a few threads, and Dask is not imported.
+the disk and returns a few words about it. Any process that sees the same folder can
+therefore do a task, and do it again after a crash. Without a scheduler the tasks run in
+this process, one after another or on a few threads, and Dask is not imported.
 """
 
 import logging
@@ -29,11 +29,11 @@ _MARK = ".folder-of-the-cluster"
 
 
 class ClusterError(RuntimeError):
-    """The cluster, not the task, has failed. What was finished is on the disk."""
+    """The cluster, not the task, has failed. Finished work is on the disk."""
 
 
 def parse_scheduler(scheduler):
-    """Tell what a scheduler's text means, without connecting.
+    """Interpret the text that names a scheduler, without connecting.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def run(function, tasks, sizes, *, client=None, threads=1, directory, label, uni
     ----------
     function : callable
         ``function(task, report) -> result``; it calls ``report(n)`` when n more units are done.
-        Importable by name, for it may run in another process.
+        It must be importable by name, because it may run in another process.
     tasks : list
         Small picklable descriptions.
     sizes : list of int
@@ -130,7 +130,7 @@ def run(function, tasks, sizes, *, client=None, threads=1, directory, label, uni
     client : distributed.Client, optional
         From `connect`; without it the tasks are done here.
     threads : int
-        Without a client, tasks done at a time.
+        Number of tasks at a time, without a client.
     directory : path
         The folder that the tasks write to; the workers must see it.
     label, unit : str
@@ -146,9 +146,9 @@ def run(function, tasks, sizes, *, client=None, threads=1, directory, label, uni
     ------
     ClusterError
         If the scheduler is lost, a worker does not see `directory` or has other versions of the libraries than this
-        process, or a task has cost several workers their life.
+        process, or several workers have died over one task.
     Exception
-        Whatever a task raises. The tasks not yet begun are then dropped.
+        Any error that a task raises. Tasks that have not begun are then dropped.
     """
     with tqdm(total=sum(sizes), desc=label, unit=unit, disable=not progress) as bar:
         if client is not None:
@@ -217,7 +217,7 @@ def _run_on_workers(function, tasks, sizes, client, directory, bar):
     client.subscribe_topic(topic, lambda event: tally.show(*event[1]))
     try:
         for number, task in enumerate(tasks):
-            # Keys of their own: the scheduler must not take a task for one that it has seen.
+            # With unique keys the scheduler never takes a task for one that it has seen.
             future = client.submit(_work, function, task, number, topic, context, key=f"{topic}-{number}", pure=False)
             futures[future] = number
         for future in as_completed(list(futures)):
@@ -231,13 +231,11 @@ def _run_on_workers(function, tasks, sizes, client, directory, bar):
     except (FutureCancelledError, CommClosedError, OSError, TimeoutError) as error:
         if client.status == "running" and not isinstance(error, FutureCancelledError | CommClosedError):
             raise  # the task's own
-        raise ClusterError(
-            f"the scheduler was lost; what was finished is kept, so run the same again ({error})"
-        ) from None
+        raise ClusterError(f"the scheduler was lost; finished work is kept, so repeat the command ({error})") from None
     finally:
         if client.status == "running":
             client.unsubscribe_topic(topic)
-            # A task that is running cannot be stopped: its file will be whole, or not there.
+            # A running task cannot be stopped: its file will be complete or absent.
             client.cancel([future for future in futures if not future.done()])
 
 
@@ -272,7 +270,7 @@ def _mark(directory):
 
 
 def _check_worker(directory, mark, expected):
-    """Raise on a worker, however late it joined, that sees another folder or has other libraries than the client."""
+    """Raise if this worker, which may have joined late, sees another folder or has other libraries than the client."""
     try:
         seen = (directory / _MARK).read_text()
     except OSError:

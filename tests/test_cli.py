@@ -151,7 +151,7 @@ def test_a_shard_that_cannot_be_written(elsewhere, monkeypatch):
         cli.main(["generate", "quick"])
     assert end.value.code == (
         f"run_all.sh: {target} could not be written: No space left on device; free some space on its disk. "
-        "What is finished is kept; run the same again"
+        "Finished work is kept; repeat the command"
     )
 
 
@@ -194,7 +194,7 @@ def test_an_executed_copy_that_cannot_be_written(one_notebook, monkeypatch):
         cli.main(["run", "quick"])
     assert end.value.code == (
         f"run_all.sh: {copy} could not be written: No space left on device; free some space on its disk. "
-        "What is finished is kept; go on with: ./run_all.sh quick --from 07"
+        "Finished work is kept; go on with: ./run_all.sh quick --from 07"
     )
 
 
@@ -218,7 +218,7 @@ def test_a_notebook_that_cannot_write(one_notebook):
     assert run.returncode == 1 and "Traceback" not in run.stdout + run.stderr
     assert run.stderr.splitlines()[-1] == (
         f"run_all.sh: {root / '2000000.bin'} could not be written: File too large; raise the limit on the size of "
-        "files (ulimit -f unlimited). What is finished is kept; go on with: ./run_all.sh quick --from 07"
+        "files (ulimit -f unlimited). Finished work is kept; go on with: ./run_all.sh quick --from 07"
     )
     assert sorted(path.name for path in root.glob("*.bin")) == ["1000.bin"]
 
@@ -246,7 +246,7 @@ def test_signals_unwind(elsewhere, monkeypatch, capsys, usual_signals, number, t
         cli.main([task, "quick"])
     assert end.value.code == 128 + number and cleared == [task]
     assert signal.getsignal(number) is before
-    message = "\nInterrupted. What is finished is kept; run the same again\n" if task == "generate" else ""
+    message = "\nInterrupted. Finished work is kept; repeat the command\n" if task == "generate" else ""
     assert capsys.readouterr().err == message
 
 

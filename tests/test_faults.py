@@ -217,7 +217,7 @@ def test_the_scheduler_lost(tmp_path, check):
                 wait_for_files(folder, 2)
                 scheduler.kill()
 
-            with meanwhile(kill), pytest.raises(tasks.ClusterError, match="scheduler was lost.*run the same again"):
+            with meanwhile(kill), pytest.raises(tasks.ClusterError, match="scheduler was lost.*repeat the command"):
                 store.generate(plan(folder), client=client, progress=False)
     store.generate(plan(folder), progress=False)
     check(folder)

@@ -468,7 +468,7 @@ def test_foreign_file_among_the_records(root, quick_records):
     write_all(QUICK)
     path = root / "data" / "quick" / "claims" / "weights_width.json"
     path.write_text('{"value": 0.0')
-    with pytest.raises(ValueError, match=r"weights_width\.json is no record"):
+    with pytest.raises(ValueError, match=r"weights_width\.json is not a record"):
         claims.claims_table(QUICK)
 
 

@@ -1,14 +1,14 @@
 """The claims of the paper: what it states, what we measured, and the verdicts.
 
-Röding et al. (2022) state some two hundred numbers and words that a computation can
-contradict. ``claims.csv``, beside this module, lists them, one a row. (What the paper
-chose and we copied, such as its grid, is no claim but a setting: see `settings`.)
+Röding et al. (2022) make about two hundred statements that a computation can contradict.
+``claims.csv``, beside this module, lists one in each row. (A value that the paper chose
+and we copied, such as its grid, is a setting and not a claim: see `settings`.)
 
 =====================  ==============================================================
 ``id``                 name used by `record_claim`
 ``where_in_paper``     section, equation, table or figure
 ``statement``          what the paper says, in short
-``paper_value``        its number; for words, the bound that they amount to
+``paper_value``        its number; for a statement in words, the bound that it implies
 ``unit``               unit of both numbers
 ``notebook``           the notebook that measures ours
 ``tier``               the lowest tier at which the two can be compared honestly
@@ -19,13 +19,13 @@ chose and we copied, such as its grid, is no claim but a setting: see `settings`
 =====================  ==============================================================
 
 Notebooks measure and call `record_claim`; `claims_table` puts both numbers side by
-side; `check_claims` raises where the outcome contradicts the expected one.
+side; `check_claims` raises an error where the outcome contradicts the expected one.
 
 **The verdict.** The paper's number and the tolerance make a set of accepted numbers.
 A number that is exact is inside (*holds*) or outside (*fails*). One that is a statistic
 of a sample has a 95 % interval, and the claim holds if the whole interval is inside,
 fails if all of it is outside, and is *undecided* otherwise. A wider interval can thus
-never turn a verdict into *holds* or *fails*: fewer curves make no claim easier.
+never turn a verdict into *holds* or *fails*: fewer curves make no verdict easier.
 """
 
 import difflib
@@ -48,7 +48,7 @@ _TIERS = list(TIERS)  # in order of size
 
 
 def read_claims():
-    """Return ``claims.csv``: a DataFrame of strings, but for the float column ``paper_value``."""
+    """Return ``claims.csv``: a DataFrame of strings, except for the float column ``paper_value``."""
     path = Path(__file__).with_name("claims.csv")
     return pd.read_csv(path, dtype=str, keep_default_na=False).astype({"paper_value": float})
 
@@ -77,7 +77,7 @@ _MARGIN = re.compile(r"(?P<sign>[±×+])(?P<size>\d+(\.\d*)?(e-?\d+)?)(?P<percen
 
 
 def accepted(paper_value, tolerance):
-    """The numbers that relate to the paper's as the tolerance asks.
+    """The numbers that a tolerance accepts.
 
     ========== ====================================================
     ``=``      equal
@@ -125,7 +125,7 @@ def accepted(paper_value, tolerance):
 
 
 def meets(value, paper_value, tolerance):
-    """Whether our number is one of those `accepted`; errors as there."""
+    """Whether our number is one that `accepted` contains; raises the same errors."""
     return accepted(paper_value, tolerance).contains(value, value)
 
 
@@ -160,7 +160,7 @@ def verdict(claim, value, tier, interval=None):
 
 
 def record_claim(id, value, *, interval=None, tier, seed=None, device="cpu"):
-    """Write our number for a claim, with what it came from, to ``data/<tier>/claims``.
+    """Write our number for a claim, with its provenance, to ``data/<tier>/claims``.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def record_claim(id, value, *, interval=None, tier, seed=None, device="cpu"):
         Our number in the unit of the claim, a point estimate; None if it cannot be measured on this machine.
     interval : (float, float), optional
         Its 95 % interval, where it is a statistic of a sample, such as an error over test curves. It must
-        contain the value; its ends may be infinite. No interval for what is not sampled.
+        contain the value; its ends may be infinite. A number that is not sampled has no interval.
     tier : str
         One of `TIERS`.
     seed : int, optional
@@ -254,7 +254,7 @@ def _read_records(tier):
                 ends = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
             records[path.stem]["interval"] = ends
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no record of a claim; remove it, run its notebook again") from error
+            raise ValueError(f"{path} is not a record of a claim; remove it and run its notebook again") from error
     return records
 
 
@@ -269,7 +269,7 @@ def claims_table(tier):
     Returns
     -------
     pandas.DataFrame
-        One row a claim, in the order of ``claims.csv``, then one for each record without
+        One row for each claim, in the order of ``claims.csv``, then one for each record without
         a claim. Columns: notebook, id, paper_value, tolerance, value, low, high (the ends of its 95 %
         interval, NaN where it has none), unit, verdict (that of `verdict`, or ``missing``, or
         ``unknown id``), expected (``holds``, ``fails`` or ``undecided``) and as_expected, which is
@@ -329,11 +329,11 @@ def format_claims(tier):
 
 
 def check_claims(tier):
-    """Raise unless every claim is recorded and none contradicts what is expected of it.
+    """Raise an error unless every claim is recorded and none contradicts its expected verdict.
 
-    A claim that was expected to hold and fails, or the other way round, is a contradiction. One that is
-    undecided is not, whatever was expected; nor is one that was expected to be undecided and is not.
-    Their rows have a False in the column ``as_expected`` of `claims_table`.
+    It is a contradiction if a claim was expected to hold and fails, or was expected to fail and holds. A claim that
+    is undecided, or was expected to be undecided, contradicts nothing; if outcome and expectation differ, the
+    column ``as_expected`` of `claims_table` is False all the same.
 
     Raises
     ------
