@@ -50,7 +50,7 @@ def main():
     for case in REFERENCES:
         indices = np.arange(N_REFERENCE)
         parameters = keys.sample_parameters(case, "test", indices)
-        seeds = keys.keys(gx.CASES[case], "test", indices, "structure")
+        seeds = keys.keys(case, "test", indices, "structure")
         arrays[case] = gx.simulate(gx.PAPER_GRID, **parameters, seed=seeds, device="gpu").astype(np.float32)
     np.savez_compressed(FILE, **arrays)
 

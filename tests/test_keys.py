@@ -60,7 +60,8 @@ PINNED_PARAMETERS = {
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("two_phase", "train", 0, "noise"), "case must be one of two_phase_low.*got 'two_phase'"),
+    (("", "train", 0, "noise"), "namespace must be a name.*got ''"),
+    ((CASES["two_phase_low"], "train", 0, "noise"), "namespace must be a name.*got Case"),
     (("two_phase_low", "training", 0, "noise"), "split must be one of train.*got 'training'"),
     (("two_phase_low", "train", 0, "luck"), "purpose must be one of.*got 'luck'"),
     (("two_phase_low", "train", -1, "noise"), "indices must lie in .*got -1"),
@@ -90,6 +91,14 @@ def test_parameters_are_uniform_on_their_ranges(case):
     ranks = np.corrcoef([parameters[name] for name in CASES[case].outputs])
     # Standard error of a correlation of 2 000 independent pairs: 0.022; 4 of them.
     assert np.abs(ranks - np.eye(len(ranks))).max() < 4 * 2000**-0.5
+
+
+def test_samples_of_another_namespace():
+    theirs = keys.sample_parameters("two_phase_low", "train", np.arange(5), "others")
+    ours = keys.sample_parameters("two_phase_low", "train", np.arange(5))
+    assert not np.isin(theirs["porosity"], ours["porosity"]).any()
+    same = keys.sample_parameters("two_phase_low", "train", np.arange(5), "two_phase_low")
+    np.testing.assert_array_equal(same["porosity"], ours["porosity"])
 
 
 def test_two_phases_have_no_layer():

@@ -44,6 +44,34 @@ def test_predict_one_curve_or_many(model):
     assert evaluation.mape(many["scaling_parameter"], a) < 20
 
 
+def test_the_mirrored_model_predicts_one_minus_the_porosity(model, tmp_path):
+    intensity = curves(20, 7)[0]
+    here, there = model.predict(intensity), model.mirrored().predict(intensity)
+    np.testing.assert_array_equal(there["scaling_parameter"], here["scaling_parameter"])
+    np.testing.assert_array_equal(there["porosity"], 1 - here["porosity"])
+    again = load_model(save_model(model.mirrored(), tmp_path / "high"), case="two_phase_high")
+    np.testing.assert_array_equal(again.predict(intensity)["porosity"], there["porosity"])
+    assert again.mirrored().case == "two_phase_low"
+    np.testing.assert_array_equal(again.mirrored().predict(intensity)["porosity"], here["porosity"])
+    with pytest.raises(ValueError, match="only the two-phase cases"):
+        Model("three_phase_low", model.preprocessing, model.boosters).mirrored()
+
+
+def test_a_model_of_pooled_inputs(model):
+    (i_train, a_train), (i_val, a_val) = curves(400, 0), curves(150, 1)
+    preprocessing = Preprocessing.fit(i_train, Q, pooling=5)
+    booster = training.fit(
+        preprocessing.transform(i_train), a_train, preprocessing.transform(i_val), a_val, n_estimators=40, patience=5,
+        hyperparameters={"learning_rate": 0.2, "max_depth": 4, "max_bin": 32}, seed=5, n_jobs=1, progress=False,
+    ).booster  # fmt: skip
+    pooled = Model("two_phase_low", preprocessing, {"scaling_parameter": booster})
+    intensity, a = curves(60, 2)
+    assert booster.num_features() == Q.size // 5
+    assert evaluation.mape(pooled.predict(intensity, Q)["scaling_parameter"], a) < 20
+    with pytest.raises(ValueError, match="takes 8 inputs, but the preprocessing makes 40"):
+        Model("two_phase_low", model.preprocessing, {"scaling_parameter": booster})
+
+
 def test_foreign_curves_warn(model):
     with pytest.warns(OutsideTrainingDomainWarning, match="5 of 5 curves"):
         model.predict(curves(5, 3, 20, 20.1)[0])

@@ -63,6 +63,19 @@ def test_blocks_leave_no_seam(training_curves, monkeypatch):
     np.testing.assert_array_equal(log_intensity(training_curves, Q), whole)
 
 
+def test_pooling_averages_neighbouring_logarithms(training_curves):
+    """By hand in float64; 1e-6 of logarithms that reach 10 is their rounding to float32."""
+    logs = np.log(normalise_intensity(training_curves, Q))
+    expected = logs.reshape(500, 16, 5).mean(axis=-1)
+    np.testing.assert_allclose(log_intensity(training_curves, Q, pooling=5), expected, rtol=1e-6, atol=1e-6)
+    rescale = Preprocessing.fit(training_curves, Q, pooling=5)
+    assert (rescale.n_feature, rescale.mean.size) == (16, 16)
+    np.testing.assert_allclose(rescale.transform(training_curves).mean(axis=0), 0, atol=1e-5)
+    for bad in (0, 3, 2.5, -5):
+        with pytest.raises(ValueError, match="pooling must be a whole number that divides the 80 q values"):
+            Preprocessing.fit(training_curves, Q, pooling=bad)
+
+
 def test_training_set_gets_zero_mean_and_unit_variance(training_curves):
     """To float32 rounding: the logs reach 10, their scale is at least 0.1, so 1e-7 * 10 / 0.1 = 1e-5."""
     features = Preprocessing.fit(training_curves, Q).transform(training_curves).astype(np.float64)
@@ -78,9 +91,9 @@ def test_new_data_use_the_training_set_s_numbers(training_curves):
 
 
 def test_json_round_trip_is_exact(training_curves):
-    rescale = Preprocessing.fit(training_curves, Q)
+    rescale = Preprocessing.fit(training_curves, Q, pooling=4)
     again = Preprocessing.from_json(json.loads(json.dumps(rescale.to_json())))
-    for name in ("q", "mean", "scale", "lower", "upper"):
+    for name in ("q", "pooling", "mean", "scale", "lower", "upper"):
         np.testing.assert_array_equal(getattr(again, name), getattr(rescale, name))
 
 

@@ -52,7 +52,7 @@ def test_they_are_the_first_samples_of_the_paper_tier(tmp_path):
     parameters = sample_parameters(shard.case, shard.split, shard.indices)
     for name, values in part.parameters.items():
         np.testing.assert_array_equal(values, parameters[name][:256])
-    seeds = keys(shard.case, shard.split, shard.indices, "structure")
+    seeds = keys(shard.case.name, shard.split, shard.indices, "structure")
     np.testing.assert_array_equal(part.seeds, seeds[:256])
 
 

@@ -1,18 +1,14 @@
 """Plans of training runs, and what is kept of them."""
 
 import json
-import tracemalloc
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from grfsaxs_lib.datasets import store
-from grfsaxs_lib.grid import PAPER_Q, Grid
-from grfsaxs_lib.measurement import preprocess
-from grfsaxs_lib.measurement.preprocess import Preprocessing
+from grfsaxs_lib.grid import Grid
 from grfsaxs_lib.parameters import CASES
-from grfsaxs_lib.trees import runs, training
+from grfsaxs_lib.trees import runs, samples, training
 
 pytestmark = pytest.mark.filterwarnings("ignore:the box of")
 FAST = {"learning_rate": 0.2, "max_depth": 3, "subsample": 0.5, "max_bin": 16}
@@ -36,7 +32,8 @@ def datasets(tmp_path_factory):
 def plan(datasets, tmp_path):
     def make(**more):
         setting = SETTINGS | {"cases": ["two_phase_low", "three_phase_low"], "repeats": 2} | more
-        return runs.plan_models(datasets=datasets, directory=tmp_path / "runs", **setting)
+        sources = [samples.Simulated(case, datasets) for case in setting.pop("cases")]
+        return runs.plan_models(sources, directory=tmp_path / "runs", **setting)
 
     return make
 
@@ -57,21 +54,6 @@ def trained(monkeypatch):
     return counted
 
 
-def test_samples_are_those_of_the_notebooks(datasets):
-    """Step by step: load, add noise, fit, transform, pool."""
-    samples = runs.read_samples("three_phase_low", datasets, pooling=3)
-    sets = [store.add_measurement_noise(store.open("three_phase_low", s, datasets)) for s in ("train", "validation")]
-    preprocessing = Preprocessing.fit(sets[0]["intensity"].values, Q)
-    for x, y, part in zip((samples.x_train, samples.x_val), (samples.y_train, samples.y_val), sets, strict=True):
-        features = preprocessing.transform(part["intensity"].values)
-        np.testing.assert_array_equal(x, features.reshape(len(features), 4, 3).mean(axis=-1))
-        assert list(y) == list(CASES["three_phase_low"].outputs)
-        assert all((y[name] == part[name]).all() for name in y)
-    assert samples.of("porosity")[1] is samples.y_train["porosity"]
-    with pytest.raises(ValueError, match="pooling must divide the 12 q values; got 5"):
-        runs.read_samples("three_phase_low", datasets, pooling=5)
-
-
 def test_every_output_has_its_runs(plan, datasets):
     planned = plan()
     assert [(run.case, run.output, run.run) for run in planned] == [
@@ -85,14 +67,30 @@ def test_the_best_run_is_what_a_fit_by_hand_gives(plan, datasets):
     planned = plan(cases=["two_phase_low"])
     fits = runs.execute(planned, progress=False)
     best = runs.best_fits(planned, fits)
-    samples = runs.read_samples("two_phase_low", datasets)
+    read = samples.read_samples(samples.Simulated("two_phase_low", datasets))
     for output in ("scaling_parameter", "porosity"):
-        by_hand = [training.fit(*samples.of(output), **SETTINGS, run=run, progress=False) for run in (0, 1)]
+        by_hand = [training.fit(*read.of(output), **SETTINGS, run=run, progress=False) for run in (0, 1)]
         mine = [fit for run, fit in zip(planned, fits, strict=True) if run.output == output]
         for here, there in zip(by_hand, mine, strict=True):
             np.testing.assert_array_equal(here.history, there.history)
         expected = min(by_hand, key=lambda fit: fit.validation_mse)
         assert best["two_phase_low", output].booster.save_raw("ubj") == expected.booster.save_raw("ubj")
+
+
+def test_models_of_the_best_runs(plan, datasets):
+    """Their predictions are those of the boosters on inputs that are prepared by hand."""
+    planned = plan(pooling=3)
+    fits = runs.execute(planned, progress=False)
+    best, models = runs.best_fits(planned, fits), runs.best_models(planned, fits, {"note": 1})
+    assert list(models) == ["two_phase_low", "three_phase_low"] and models["three_phase_low"].meta == {"note": 1}
+    read = samples.read_samples(samples.Simulated("three_phase_low", datasets), 3)
+    raw = store.load("three_phase_low", "validation", datasets, noise_replicate=0)["intensity"].values
+    for output, values in models["three_phase_low"].predict(raw).items():
+        np.testing.assert_array_equal(values, best["three_phase_low", output].booster.inplace_predict(read.x_val))
+
+
+def test_only_some_outputs(plan):
+    assert {run.output for run in plan(outputs=["porosity"])} == {"porosity"}
 
 
 def test_finished_runs_are_kept(plan, trained):
@@ -136,7 +134,7 @@ def test_damaged_runs_are_done_again(plan, trained, suffix, harm):
 
 @pytest.mark.parametrize(
     "other",
-    [{"seed": 4}, {"n_estimators": 13}, {"patience": 5}, {"hyperparameters": FAST | {"max_depth": 2}}],
+    [{"seed": 4}, {"n_estimators": 13}, {"patience": 5}, {"pooling": 2}, {"hyperparameters": FAST | {"max_depth": 2}}],
     ids=lambda other: next(iter(other)),
 )
 def test_runs_of_other_settings_are_not_mixed(plan, trained, other):
@@ -155,7 +153,7 @@ def test_threads_are_no_part_of_the_recipe(plan, trained):
 
 def test_runs_of_another_version_are_not_mixed(plan, monkeypatch):
     runs.execute(plan(cases=["two_phase_low"]), progress=False)
-    for name, value in (("TRAINING_VERSION", 2), ("training.xgboost_version", lambda: "0.1")):
+    for name, value in (("TRAINING_VERSION", 99), ("training.xgboost_version", lambda: "0.1")):
         with monkeypatch.context() as patch:
             patch.setattr(f"grfsaxs_lib.trees.runs.{name}", value)
             assert runs.finished(plan(cases=["two_phase_low"])) == []
@@ -175,46 +173,25 @@ def test_leftovers_of_killed_runs_are_removed(plan):
 
 def test_the_samples_are_read_once_and_not_kept(plan, monkeypatch):
     reads, read = [], runs.read_samples
-    monkeypatch.setattr(runs, "read_samples", lambda *args: (reads.append(args[0]), read(*args))[1])
+    monkeypatch.setattr(runs, "read_samples", lambda *args: (reads.append(args[0].case), read(*args))[1])
     runs.execute(plan(), threads=3, progress=False)
     assert reads[0] == "two_phase_low" and len(reads) <= 4  # three threads may cross the change of the case
     assert runs._held == {}
 
 
-def test_reading_samples_takes_little_more_than_the_arrays(tmp_path, monkeypatch):
-    n, n_q = 4000, 500
-    rng = np.random.default_rng(0)
-
-    def load(case, split, *args, **more):
-        n_here = n if split == "train" else n // 2
-        curves = rng.standard_normal((n_here, n_q), dtype=np.float32)
-        np.exp(curves, out=curves)
-        variables = {name: ("sample", np.zeros(n_here)) for name in CASES[case].outputs}
-        return xr.Dataset({"intensity": (("sample", "q"), curves), **variables}, {"q": PAPER_Q})
-
-    monkeypatch.setattr(store, "load", load)
-    monkeypatch.setattr(preprocess, "_CURVES_AT_A_TIME", 100)
-    runs.read_samples("two_phase_low", tmp_path)  # what is loaded and cached once does not count
-    tracemalloc.start()
-    samples = runs.read_samples("two_phase_low", tmp_path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1.3 * (samples.x_train.nbytes + samples.x_val.nbytes)
-
-
 def test_changed_data_are_noticed(plan, datasets, tmp_path, monkeypatch):
     planned = plan(cases=["two_phase_low"])
-    monkeypatch.setattr(runs, "_data_checksum", lambda *args: "other")
-    with pytest.raises(ValueError, match="data sets of two_phase_low in .* have changed since"):
+    monkeypatch.setattr(samples, "MEASUREMENT_VERSION", 99)
+    with pytest.raises(ValueError, match="curves of .*two_phase_low.* have changed since"):
         runs.execute(planned, progress=False)
     assert runs.finished(plan(cases=["two_phase_low"])) == []
 
 
 def test_search(datasets, tmp_path, trained):
     setting = {name: SETTINGS[name] for name in ("n_estimators", "patience", "seed", "n_jobs")}
-    places = {"datasets": datasets, "directory": tmp_path}
+    source = samples.Simulated("two_phase_low", datasets)
     two, three = (
-        runs.plan_search("two_phase_low", "porosity", n_draws=n, pooling=4, **setting, **places) for n in (2, 3)
+        runs.plan_search(source, "porosity", n_draws=n, pooling=4, directory=tmp_path, **setting) for n in (2, 3)
     )
     assert [run.path for run in two] == [run.path for run in three[:2]]  # a longer search goes on
     runs.execute(two, progress=False)

@@ -153,7 +153,7 @@ def overwrite(shard, report):
         )
     indices = shard.indices
     parameters = sample_parameters(shard.case, shard.split, indices)
-    seeds = keys(shard.case, shard.split, indices, "structure")
+    seeds = keys(shard.case.name, shard.split, indices, "structure")
     intensity = np.empty((indices.size, shard.q.size), dtype=np.float32)
     times = []
 
@@ -345,7 +345,7 @@ def check(shard):
 
 def _check_shard(shard, attrs, arrays):
     check_same_make(shard.path, attrs, arrays, shard.make, shard.q)
-    key = keys(shard.case, shard.split, shard.indices[:1], "structure")
+    key = keys(shard.case.name, shard.split, shard.indices[:1], "structure")
     if not np.array_equal(arrays["structure_seed"][:1], key):
         raise ValueError(f"{shard.path} was made from other seeds; {_ANOTHER_MAKE}")
 

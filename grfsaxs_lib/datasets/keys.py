@@ -19,17 +19,17 @@ PURPOSES = ("structure", "parameters", "noise")
 PARAMETERS = ("scaling_parameter", "porosity", "layer_fraction")
 
 
-def keys(case, split, indices, purpose, replicate=0):
+def keys(namespace, split, indices, purpose, replicate=0):
     r"""64-bit keys of some samples of a split, for one purpose.
 
-    Each key is the first word that ``numpy.random.SeedSequence`` makes of (case,
+    Each key is the first word that ``numpy.random.SeedSequence`` makes of (namespace,
     split, purpose, index, replicate): it depends on nothing else, and its
     neighbours tell nothing about it.
 
     Parameters
     ----------
-    case : str or Case
-        Key of `CASES`, or a `Case` of one's own. Its name enters, its ranges do not.
+    namespace : str
+        Whose samples they are: the name of a case, or any other name for samples of their own.
     split : {"train", "validation", "test", "holdout"}
     indices : int or (n_sample,) array_like of int
         Positions in the split, each in [0, 2^32).
@@ -47,16 +47,20 @@ def keys(case, split, indices, purpose, replicate=0):
     ValueError
         If an argument is not one of the above.
     """
-    return _random_words(case, split, indices, purpose, replicate, 1)[:, 0]
+    return _random_words(namespace, split, indices, purpose, replicate, 1)[:, 0]
 
 
-def sample_parameters(case, split, indices):
+def sample_parameters(case, split, indices, namespace=None):
     """Parameters of some samples of a split, uniform on the ranges of the case.
 
     Parameters
     ----------
-    case, split, indices
+    case : str or Case
+        Key of `CASES`, or a `Case` of one's own.
+    split, indices
         As in `keys`.
+    namespace : str, optional
+        As in `keys`; the name of the case by default.
 
     Returns
     -------
@@ -70,7 +74,8 @@ def sample_parameters(case, split, indices):
         If an argument is not one of the above.
     """
     case = get_case(case)
-    words = _random_words(case, split, indices, "parameters", 0, len(PARAMETERS))
+    namespace = case.name if namespace is None else namespace
+    words = _random_words(namespace, split, indices, "parameters", 0, len(PARAMETERS))
     # The upper 53 bits, as NumPy makes a double; straight from the seed sequence, whose
     # words are fixed for good, where the stream of a Generator may change with NumPy.
     uniforms = (words >> np.uint64(11)) * 2.0**-53
@@ -78,8 +83,10 @@ def sample_parameters(case, split, indices):
     return dict(zip(PARAMETERS, (lower + (upper - lower) * uniforms).T, strict=True))
 
 
-def _random_words(case, split, indices, purpose, replicate, n_word):
+def _random_words(namespace, split, indices, purpose, replicate, n_word):
     """(n_sample, n_word) ndarray of uint64: what the seed sequence of each sample yields."""
+    if not isinstance(namespace, str) or not namespace:
+        raise ValueError(f"namespace must be a name, such as that of a case; got {namespace!r}")
     check_choice("split", split, (*SPLITS, HOLDOUT))
     check_choice("purpose", purpose, PURPOSES)
     replicate = check_whole_number("replicate", replicate, 0, 2**32)
@@ -93,9 +100,8 @@ def _random_words(case, split, indices, purpose, replicate, n_word):
     # Five words of 32 bits, always: SeedSequence pads with zeros, so that lists of
     # different lengths could mean the same. Names enter by their checksum, so that a
     # case keeps its samples whatever other cases come and go.
-    case = _word(get_case(case).name)
-    split, purpose = _word(split), _word(purpose)
-    words = [[case, split, purpose, int(index), replicate] for index in indices]
+    names = [_word(name) for name in (namespace, split, purpose)]
+    words = [[*names, int(index), replicate] for index in indices]
     return np.stack([np.random.SeedSequence(entropy).generate_state(n_word, np.uint64) for entropy in words])
 
 

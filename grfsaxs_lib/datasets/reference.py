@@ -27,11 +27,12 @@ from .. import results
 from ..files import moved_into_place
 from ..grid import PAPER_GRID, PAPER_Q
 from ..paper import numbers
-from ..parameters import CASES, Case
+from ..parameters import CASES
 from ..physics import simulation
 from . import block
 from .block import DamagedError
 from .keys import PARAMETERS, check_choice, keys, sample_parameters
+from .measure import as_measured, measure
 
 COUNTS = {
     "two_phase_low": {"train": 8192, "validation": 128, "test": 2048, "holdout": 512},
@@ -90,19 +91,12 @@ class Part:
         return directory() / f"{self.case}_{self.split}_{self.first:05d}-{self.stop - 1:05d}.nc"
 
     @property
-    def keys_of(self):
-        """The case that owns the keys."""
-        if self.case in REPLICATED:
-            return Case(self.case, CASES[REPLICATED[self.case][0]].ranges)  # only the name enters the keys
-        return CASES[self.case]
-
-    @property
     def indices(self):
         return np.arange(self.first, self.stop)
 
     @property
     def seeds(self):
-        return keys(self.keys_of, self.split, self.indices, "structure")
+        return keys(self.case, self.split, self.indices, "structure")
 
     @property
     def make(self):
@@ -291,7 +285,7 @@ def write(part, intensity, provenance=None):
 def _assemble(part, arrays, attrs):
     """The xarray.Dataset of some curves of the case and split of a part."""
     dataset = block.assemble(
-        part.keys_of,
+        CASES[REPLICATED[part.case][0] if part.case in REPLICATED else part.case],
         arrays["index"],
         arrays["q"],
         arrays["intensity"],
@@ -317,7 +311,7 @@ def _read(part, remedy=_REMEDY):
     return attrs, arrays
 
 
-def load(case, split):
+def load(case, split, *, noise_replicate=None):
     """Read the reference curves of a case and split that are there.
 
     Parameters
@@ -326,6 +320,8 @@ def load(case, split):
         A key of `COUNTS`.
     split : str
         One of its splits.
+    noise_replicate : int, optional
+        If given, add measurement noise (`measure`), and `noise_level`.
 
     Returns
     -------
@@ -355,7 +351,11 @@ def load(case, split):
     attrs, arrays = zip(*map(_read, parts), strict=True)
     joined = {name: np.concatenate([part[name] for part in arrays]) for name in block.ARRAYS if name != "q"}
     common = {name: value for name, value in attrs[0].items() if all(np.array_equal(value, a[name]) for a in attrs)}
-    return _assemble(parts[0], joined | {"q": PAPER_Q}, common)
+    dataset = _assemble(parts[0], joined | {"q": PAPER_Q}, common)
+    if noise_replicate is None:
+        return dataset
+    noisy, noise_level = measure(dataset["intensity"].values, case, split, dataset["index"].values, noise_replicate)
+    return as_measured(dataset, noisy, noise_level, noise_replicate)
 
 
 def main():

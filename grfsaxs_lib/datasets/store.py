@@ -21,12 +21,12 @@ import numpy as np
 from .. import tasks
 from ..files import remove_leftovers
 from ..grid import PAPER_Q, check_grid, check_q
-from ..measurement.noise import add_noise, sample_noise_level
 from ..parameters import CASES, Case, check, get_case
 from ..physics import backend, simulation
 from . import block
 from .block import DamagedError, Shard
-from .keys import PARAMETERS, SPLITS, check_choice, check_whole_number, keys
+from .keys import PARAMETERS, SPLITS, check_choice, check_whole_number
+from .measure import as_measured, measure
 
 
 def plan(
@@ -308,12 +308,12 @@ def load(case, split, directory, *, noise_replicate=None):
         rows = slice(start, start + arrays["index"].size)
         intensity[rows] = arrays["intensity"]
         if noise_replicate is not None:
-            noise_level[rows] = _measure(
-                intensity[rows], get_case(case), split, arrays["index"], noise_replicate, out=intensity[rows]
-            )
+            noise_level[rows] = measure(
+                intensity[rows], get_case(case).name, split, arrays["index"], noise_replicate, out=intensity[rows]
+            )[1]
         start = rows.stop
     dataset = _join(heads, make, q, intensity)
-    return dataset if noise_replicate is None else _as_measured(dataset, intensity, noise_level, noise_replicate)
+    return dataset if noise_replicate is None else as_measured(dataset, intensity, noise_level, noise_replicate)
 
 
 def add_measurement_noise(dataset, replicate=0):
@@ -341,39 +341,15 @@ def add_measurement_noise(dataset, replicate=0):
         positive number.
     """
     missing = {"intensity", "index"} - set(dataset.variables)
-    missing |= {"case", "split", "prior"} - set(dataset.attrs)
+    missing |= {"case", "split"} - set(dataset.attrs)
     if missing:
         raise ValueError(f"not a data set of `open` or `load`: it has no {', '.join(sorted(missing))}")
     if "noise_level" in dataset.variables:
         raise ValueError("the curves have measurement noise already; start from the clean ones")
-    case = Case(dataset.attrs["case"], json.loads(dataset.attrs["prior"]))
-    clean = dataset["intensity"].transpose("sample", "q")
-    values = clean.values
-    noisy = np.empty_like(values)
-    noise_level = _measure(values, case, dataset.attrs["split"], dataset["index"].values, replicate, out=noisy)
-    return _as_measured(dataset, noisy, noise_level, replicate)
-
-
-def _measure(clean, case, split, indices, replicate, out):
-    """Write measured curves to `out`, which may be the clean ones, and return their noise levels."""
-    noise_level = np.empty(len(clean))
-    for i, seed in enumerate(keys(case, split, indices, "noise", replicate)):
-        rng = np.random.default_rng(int(seed))
-        noise_level[i] = sample_noise_level(rng)
-        out[i] = add_noise(clean[i].astype(np.float64), noise_level[i], rng)
-    return noise_level
-
-
-def _as_measured(dataset, noisy, noise_level, replicate):
-    attrs = dataset["intensity"].attrs | {
-        "long_name": "scattering intensity with measurement noise",
-        "comment": "lognormal; mean: the clean intensity; variance: noise_level times the clean intensity",
-        "noise_replicate": int(replicate),
-    }
-    return dataset.assign(
-        intensity=(("sample", "q"), noisy, attrs),
-        noise_level=("sample", noise_level, block.variable_attrs("noise_level")),
-    )
+    clean = dataset["intensity"].transpose("sample", "q").values
+    owner = dataset.attrs["case"], dataset.attrs["split"], dataset["index"].values
+    noisy, noise_level = measure(clean, *owner, replicate)
+    return as_measured(dataset, noisy, noise_level, replicate)
 
 
 # ------------------------------------------------------------------------- checks

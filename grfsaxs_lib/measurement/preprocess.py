@@ -61,24 +61,33 @@ def normalise_intensity(intensity, q):
     return _normalised(intensity, q)
 
 
-def log_intensity(intensity, q, out=None):
+def log_intensity(intensity, q, pooling=1):
     """Natural logarithm of the normalised intensity, the input before standardisation (section 2.4).
 
     Parameters and errors are those of `porod_invariant`, and
 
-    out : (..., n_q) ndarray of float32, optional
-        Where to write the result; it may be the intensity itself.
+    pooling : int, optional
+        So many logarithms of neighbouring q values are averaged into one input. The step of the paper's q values is a
+        quarter of the resolution of its box, so that means of five lose little.
 
     Returns
     -------
-    (..., n_q) ndarray of float32
+    (..., n_q / pooling) ndarray of float32
+
+    Raises
+    ------
+    ValueError
+        If the number of q values is no multiple of `pooling`.
     """
     intensity = _as_curves(intensity)
-    result = np.empty(intensity.shape, dtype=np.float32) if out is None else out
-    curves, logs = intensity.reshape(-1, intensity.shape[-1]), result.reshape(-1, intensity.shape[-1])
+    curves = intensity.reshape(-1, intensity.shape[-1])
+    n_q = curves.shape[1]
+    n_feature = _n_feature(n_q, pooling)
+    logs = np.empty((len(curves), n_feature), dtype=np.float32)
     for block in _blocks(curves):
-        logs[block] = np.log(_normalised(curves[block], q, block.start))
-    return result
+        values = np.log(_normalised(curves[block], q, block.start))
+        logs[block] = values.reshape(-1, n_feature, pooling).mean(axis=-1) if pooling > 1 else values
+    return logs.reshape(*intensity.shape[:-1], n_feature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +98,16 @@ class Preprocessing:
     ----------
     q : (n_q,) ndarray of float64
         Scattering vector [nm^-1] of the curves.
-    mean, scale : (n_q,) ndarray of float64
-        Mean and standard deviation of the log intensity over the training set.
-    lower, upper : (n_q,) ndarray of float64
+    pooling : int
+        Neighbouring q values averaged into one input, as in `log_intensity`; n_feature = n_q / pooling.
+    mean, scale : (n_feature,) ndarray of float64
+        Mean and standard deviation of each input over the training set, before standardisation.
+    lower, upper : (n_feature,) ndarray of float64
         Smallest and largest standardised input in the training set.
     """
 
     q: np.ndarray
+    pooling: int
     mean: np.ndarray
     scale: np.ndarray
     lower: np.ndarray
@@ -103,19 +115,26 @@ class Preprocessing:
 
     def __post_init__(self):
         object.__setattr__(self, "q", check_q(self.q))
+        shape = (_n_feature(self.q.size, self.pooling),)
         for name in ("mean", "scale", "lower", "upper"):
             values = np.asarray(getattr(self, name), dtype=np.float64)
-            if values.shape != self.q.shape or not np.isfinite(values).all():
-                raise ValueError(f"{name} must hold one finite number for each of the {self.q.size} q values")
+            if values.shape != shape or not np.isfinite(values).all():
+                raise ValueError(f"{name} must hold one finite number for each of the {shape[0]} inputs")
             object.__setattr__(self, name, values)
         if not (self.scale > 0).all():
+            there = self.q[self.scale.argmin() * self.pooling]
             raise ValueError(
-                f"scale must be positive; got {self.scale.min():g} at q = {self.q[self.scale.argmin()]:g} "
-                "nm^-1 (a training set needs curves that differ at every q)"
+                f"scale must be positive; got {self.scale.min():g} at q = {there:g} nm^-1 "
+                "(a training set needs curves that differ at every q)"
             )
 
+    @property
+    def n_feature(self):
+        """Number of inputs of the regression."""
+        return self.mean.size
+
     @classmethod
-    def fit(cls, intensity, q):
+    def fit(cls, intensity, q, pooling=1):
         """Take mean, standard deviation and range from a training set of measured curves.
 
         Parameters
@@ -124,6 +143,8 @@ class Preprocessing:
             Measured intensity, at least two curves.
         q : (n_q,) array_like
             Scattering vector [nm^-1].
+        pooling : int, optional
+            As in `log_intensity`.
 
         Returns
         -------
@@ -132,38 +153,41 @@ class Preprocessing:
         Raises
         ------
         ValueError
-            As `porod_invariant`; or if there are fewer than two curves, or all are
+            As `log_intensity`; or if there are fewer than two curves, or all are
             the same at some q.
         """
         intensity = _as_curves(intensity)
         if intensity.ndim != 2 or len(intensity) < 2:
             raise ValueError(f"a training set has shape (n_sample >= 2, n_q); got {intensity.shape}")
-        # One pass and no copy of the set. Differences from the first curve keep the variance from cancelling.
-        first = log_intensity(intensity[0], q).astype(np.float64)
-        total, squares, lower, upper = np.zeros_like(first), np.zeros_like(first), first, first
-        for block in _blocks(intensity):
-            logs = log_intensity(intensity[block], q) - first
-            total, squares = total + logs.sum(axis=0), squares + (logs**2).sum(axis=0)
-            lower, upper = np.minimum(lower, logs.min(axis=0) + first), np.maximum(upper, logs.max(axis=0) + first)
-        shift = total / len(intensity)
-        mean, scale = first + shift, np.sqrt(np.maximum(squares / len(intensity) - shift**2, 0))
-        scale[lower == upper] = 0  # exactly, for __post_init__ to refuse
-        safe = np.where(scale > 0, scale, 1)
-        return cls(q, mean, scale, (lower - mean) / safe, (upper - mean) / safe)
+        return cls.from_logs(log_intensity(intensity, q, pooling), q, pooling)
 
-    def transform(self, intensity, out=None):
+    @classmethod
+    def from_logs(cls, logs, q, pooling=1):
+        """As `fit`, from the (n_sample, n_feature) ndarray that `log_intensity` makes of the training set."""
+        # Differences from the first curve keep the variance from cancelling; blocks bound the float64 temporaries.
+        first = logs[0].astype(np.float64)
+        total, squares = np.zeros_like(first), np.zeros_like(first)
+        for block in _blocks(logs):
+            differences = logs[block] - first
+            total, squares = total + differences.sum(axis=0), squares + (differences**2).sum(axis=0)
+        shift = total / len(logs)
+        mean, scale = first + shift, np.sqrt(np.maximum(squares / len(logs) - shift**2, 0))
+        lower, upper = logs.min(axis=0).astype(np.float64), logs.max(axis=0).astype(np.float64)
+        scale[lower == upper] = 0  # exactly, so that __post_init__ refuses it
+        safe = np.where(scale > 0, scale, 1)
+        return cls(q, pooling, mean, scale, (lower - mean) / safe, (upper - mean) / safe)
+
+    def transform(self, intensity):
         """Turn measured curves into inputs of the regression.
 
         Parameters
         ----------
         intensity : (..., n_q) array_like
             Measured intensity at this object's q values.
-        out : (..., n_q) ndarray of float32, optional
-            Where to write the result; it may be the intensity itself.
 
         Returns
         -------
-        (..., n_q) ndarray of float32
+        (..., n_feature) ndarray of float32
             Standardised log intensity.
 
         Raises
@@ -171,10 +195,13 @@ class Preprocessing:
         ValueError
             As `porod_invariant`.
         """
-        features = log_intensity(intensity, self.q, out)
-        features -= self.mean.astype(np.float32)
-        features /= self.scale.astype(np.float32)
-        return features
+        return self.standardise(log_intensity(intensity, self.q, self.pooling))
+
+    def standardise(self, logs):
+        """Rescale what `log_intensity` returns, in place, and return it."""
+        logs -= self.mean.astype(np.float32)
+        logs /= self.scale.astype(np.float32)
+        return logs
 
     def outside_domain(self, features):
         """Tell which curves do not look like the training set.
@@ -201,7 +228,7 @@ class Preprocessing:
 
     def to_json(self):
         """Return a dict of lists that JSON can hold without loss."""
-        return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
+        return {name: np.asarray(getattr(self, name)).tolist() for name in self.__dataclass_fields__}
 
     @classmethod
     def from_json(cls, content):
@@ -213,9 +240,16 @@ class Preprocessing:
             If a list is missing, or they do not belong together.
         """
         try:
-            return cls(*(np.asarray(content[name], dtype=np.float64) for name in cls.__dataclass_fields__))
+            return cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a description of preprocessing: {error!r}") from None
+
+
+def _n_feature(n_q, pooling):
+    """Inputs that n_q values give."""
+    if not isinstance(pooling, int | np.integer) or pooling < 1 or n_q % pooling:
+        raise ValueError(f"pooling must be a whole number that divides the {n_q} q values; got {pooling!r}")
+    return n_q // pooling
 
 
 def _blocks(curves):

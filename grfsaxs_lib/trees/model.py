@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..grid import check_q
 from ..measurement.preprocess import Preprocessing
 
 _FORMAT = "grfsaxs model"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _DESCRIPTION = "preprocessing.json"
 
 
@@ -35,21 +35,24 @@ class Model:
         One for each output.
     meta : dict
         Anything that JSON can hold: how the model was trained.
+    complements : tuple of str
+        Outputs whose boosters predict one minus the output, see `mirrored`.
     """
 
     case: str
     preprocessing: Preprocessing
     boosters: dict
     meta: dict = field(default_factory=dict)
+    complements: tuple = ()
 
     def __post_init__(self):
         for output, booster in self.boosters.items():
             if not output.isidentifier():
                 raise ValueError(f"an output is named like a variable; got {output!r}")
-            if booster.num_features() != self.preprocessing.q.size:
+            if booster.num_features() != self.preprocessing.n_feature:
                 raise ValueError(
                     f"the booster of {output} takes {booster.num_features()} inputs, but the preprocessing "
-                    f"has {self.preprocessing.q.size} q values"
+                    f"makes {self.preprocessing.n_feature}"
                 )
 
     def predict(self, intensity, q=None):
@@ -90,10 +93,27 @@ class Model:
                 stacklevel=2,
             )
         shape, rows = features.shape[:-1], features.reshape(-1, features.shape[-1])
-        return {
-            output: booster.inplace_predict(rows).astype(np.float64).reshape(shape)[()]
-            for output, booster in self.boosters.items()
-        }
+        predicted = {}
+        for output, booster in self.boosters.items():
+            values = booster.inplace_predict(rows).astype(np.float64).reshape(shape)[()]
+            predicted[output] = 1 - values if output in self.complements else values
+        return predicted
+
+    def mirrored(self):
+        """The model of the two-phase case at the other side of porosity 1/2.
+
+        By Babinet's principle two phases that change places scatter alike, so that the same trees predict the scaling
+        parameter and one minus the porosity.
+
+        Raises
+        ------
+        ValueError
+            If the case has three phases: those have no mirror image.
+        """
+        other = {"two_phase_low": "two_phase_high", "two_phase_high": "two_phase_low"}.get(self.case)
+        if other is None:
+            raise ValueError(f"only the two-phase cases mirror each other; got {self.case}")
+        return replace(self, case=other, complements=tuple({"porosity"} - set(self.complements)))
 
 
 def save_model(model, directory):
@@ -125,6 +145,7 @@ def save_model(model, directory):
         "xgboost_version": xgboost.__version__,
         "case": model.case,
         "files": {output: hashlib.sha256(content).hexdigest() for output, content in trees.items()},
+        "complements": list(model.complements),
         "preprocessing": model.preprocessing.to_json(),
         "meta": model.meta,
     }
@@ -169,6 +190,7 @@ def load_model(directory, case=None, q=None):
     try:
         preprocessing = Preprocessing.from_json(description["preprocessing"])
         trained_for, files, meta = description["case"], dict(description["files"]), description["meta"]
+        complements = tuple(description["complements"])
         if not all(output.isidentifier() for output in files):
             raise ValueError(f"outputs are named like variables; got {', '.join(files)}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -191,7 +213,7 @@ def load_model(directory, case=None, q=None):
         except XGBoostError:
             writer = description.get("xgboost_version")
             raise ValueError(f"{file} was written by XGBoost {writer}, and this one cannot read it") from None
-    return Model(trained_for, preprocessing, boosters, meta)
+    return Model(trained_for, preprocessing, boosters, meta, complements)
 
 
 def _check_same_q(q, expected):

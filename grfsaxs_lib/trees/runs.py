@@ -9,85 +9,21 @@ runs that were under way. Runs of other settings lie beside each other and are n
 import hashlib
 import json
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .. import tasks
-from ..datasets import store
 from ..files import moved_into_place, remove_leftovers, versions
 from ..measurement.preprocess import Preprocessing
-from ..parameters import CASES, get_case
+from ..parameters import get_case
 from . import training
+from .model import Model
+from .samples import read_samples
 
 # Raise it whenever noise, preprocessing or training would give other trees from the same data and settings.
-TRAINING_VERSION = 1
-
-# Measured once a curve for training and validation; a repeated measurement would be another replicate.
-_NOISE_REPLICATE = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Inputs and targets of one case.
-
-    Attributes
-    ----------
-    preprocessing : Preprocessing
-        Of the training set.
-    x_train, x_val : (n_sample, n_q) ndarray of float32
-    y_train, y_val : dict of str to (n_sample,) ndarray of float64
-        For each output.
-    """
-
-    preprocessing: Preprocessing
-    x_train: np.ndarray
-    y_train: dict
-    x_val: np.ndarray
-    y_val: dict
-
-    def of(self, output):
-        """(x_train, y_train, x_val, y_val) of one output, as `training.fit` takes them."""
-        return self.x_train, self.y_train[output], self.x_val, self.y_val[output]
-
-
-def read_samples(case, datasets, pooling=1):
-    """Measured curves of a case, preprocessed, without a second copy of them.
-
-    Parameters
-    ----------
-    case : str or Case
-    datasets : path
-        Folder of the data sets.
-    pooling : int
-        So many neighbouring inputs are averaged into one.
-
-    Returns
-    -------
-    Samples
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `store.load`; or if the number of q values is no multiple of `pooling`.
-    """
-    train = store.load(case, "train", datasets, noise_replicate=_NOISE_REPLICATE)
-    preprocessing = Preprocessing.fit(train["intensity"].values, train["q"].values)
-    x_train, y_train = _inputs_and_targets(train, case, preprocessing, pooling)
-    validation = store.load(case, "validation", datasets, noise_replicate=_NOISE_REPLICATE)
-    x_val, y_val = _inputs_and_targets(validation, case, preprocessing, pooling)
-    return Samples(preprocessing, x_train, y_train, x_val, y_val)
-
-
-def _inputs_and_targets(measured, case, preprocessing, pooling):
-    x = measured["intensity"].values
-    x = preprocessing.transform(x, out=x)
-    if pooling > 1:
-        if x.shape[1] % pooling:
-            raise ValueError(f"pooling must divide the {x.shape[1]} q values; got {pooling}")
-        x = x.reshape(len(x), -1, pooling).mean(axis=-1)
-    return x, {output: measured[output].values for output in get_case(case).outputs}
+TRAINING_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,25 +32,27 @@ class Run:
 
     Attributes
     ----------
-    case, output : str
+    source : samples.Emulated, samples.Reference or samples.Simulated
+        Where its curves come from.
+    output : str
     label : str
         ``run-03`` or ``draw-03``, for people.
     hyperparameters : dict
     n_estimators, patience, seed, run
         As in `training.fit`.
     pooling : int
-        As in `read_samples`.
+        As in `samples.read_samples`.
     keep_trees : bool
         Whether the trees are kept; a search needs the errors only.
-    data : str
-        Checksum of the training and validation sets.
+    data : dict
+        The recipe of the source when the run was planned.
     device : {"cpu", "gpu"}
-    datasets, directory : Path
-        Where the data sets are, and where the runs go.
+    directory : Path
+        Where the runs go.
     n_jobs : int or None
     """
 
-    case: str
+    source: object
     output: str
     label: str
     hyperparameters: dict
@@ -124,16 +62,19 @@ class Run:
     run: int
     pooling: int
     keep_trees: bool
-    data: str
+    data: dict
     device: str
-    datasets: Path
     directory: Path
     n_jobs: int | None
 
     @property
+    def case(self):
+        return self.source.case
+
+    @property
     def recipe(self):
         """What decides the trees, as JSON holds it. Threads do not, but for the rounding of sums."""
-        recipe = {name: value for name, value in asdict(self).items() if name not in _NOT_IN_RECIPE}
+        recipe = {name: getattr(self, name) for name in ("case", *_IN_RECIPE)}
         recipe |= {"training_version": TRAINING_VERSION, "xgboost": training.xgboost_version()}
         return json.loads(json.dumps(recipe))
 
@@ -147,24 +88,31 @@ class Run:
         return f"{self.case} {self.output} {self.label}"
 
 
-_NOT_IN_RECIPE = {"label", "datasets", "directory", "n_jobs"}
+_IN_RECIPE = (
+    "output", "hyperparameters", "n_estimators", "patience", "seed", "run", "pooling", "keep_trees", "data", "device",
+)  # fmt: skip
 
 
 def plan_models(
-    *, datasets, directory, hyperparameters, n_estimators, patience, repeats, seed, cases=tuple(CASES),
+    sources, *, directory, hyperparameters, n_estimators, patience, repeats, seed, pooling=1, outputs=None,
     device="cpu", n_jobs=None,
 ):  # fmt: skip
-    """List the runs for the models of some cases: every output, `repeats` times.
+    """List the runs for the models of some sources: every output, `repeats` times.
 
     Parameters
     ----------
-    datasets, directory : path
-        Where the data sets are, and where the runs go.
+    sources : sequence of samples.Emulated, samples.Reference or samples.Simulated
+        One for each case.
+    directory : path
+        Where the runs go.
     hyperparameters, n_estimators, patience, seed, device, n_jobs
         As in `training.fit`.
     repeats : int
         Runs of each output, which differ in the random subsamples.
-    cases : sequence of str, optional
+    pooling : int, optional
+        As in `samples.read_samples`.
+    outputs : sequence of str, optional
+        Only these; all outputs of a case by default.
 
     Returns
     -------
@@ -174,53 +122,47 @@ def plan_models(
     Raises
     ------
     FileNotFoundError, ValueError
-        If a data set is not there or an argument is wrong.
+        If a source's files are not there or an argument is wrong.
     """
-    common = _common(hyperparameters, n_estimators, patience, seed, device, n_jobs, datasets, directory)
+    common = _common(hyperparameters, n_estimators, patience, seed, device, n_jobs, directory, pooling)
     return [
-        Run(case, output, f"run-{number + 1:02d}", run=number, pooling=1, keep_trees=True, data=data, **common)
-        for case in cases
-        for data in [_data_checksum(case, datasets)]
-        for output in get_case(case).outputs
+        Run(source, output, f"run-{number + 1:02d}", run=number, keep_trees=True, data=data, **common)
+        for source in sources
+        for data in [source.recipe]
+        for output in get_case(source.case).outputs
+        if outputs is None or output in outputs
         for number in range(training.check_integer("repeats", repeats, 1))
     ]
 
 
 def plan_search(
-    case, output, *, datasets, directory, n_draws, n_estimators, patience, seed, pooling=1, device="cpu", n_jobs=None
+    source, output, *, directory, n_draws, n_estimators, patience, seed, pooling=1, device="cpu", n_jobs=None
 ):
     """List the runs of a random search over Table 1: one at each of `n_draws` points.
 
-    Parameters are those of `plan_models` and `read_samples`. Draw i is the same for any `n_draws`.
+    Parameters are those of `plan_models`. Draw i is the same for any `n_draws`.
 
     Returns
     -------
     list of Run
     """
     runs = []
-    data = _data_checksum(case, datasets)
+    data = source.recipe
     for number in range(training.check_integer("n_draws", n_draws, 1)):
         rng = np.random.default_rng([training.check_integer("seed", seed, 0), number])
         drawn = training.draw_hyperparameters(rng)
         seed_of_draw = int(rng.integers(2**32))
-        common = _common(drawn, n_estimators, patience, seed_of_draw, device, n_jobs, datasets, directory)
-        label = f"draw-{number + 1:02d}"
-        runs.append(Run(case, output, label, run=0, pooling=pooling, keep_trees=False, data=data, **common))
+        common = _common(drawn, n_estimators, patience, seed_of_draw, device, n_jobs, directory, pooling)
+        runs.append(Run(source, output, f"draw-{number + 1:02d}", run=0, keep_trees=False, data=data, **common))
     return runs
 
 
-def _common(hyperparameters, n_estimators, patience, seed, device, n_jobs, datasets, directory):
+def _common(hyperparameters, n_estimators, patience, seed, device, n_jobs, directory, pooling):
     training.check_settings(hyperparameters, n_estimators, patience, seed, device, n_jobs)
     return {
         "hyperparameters": dict(hyperparameters), "n_estimators": n_estimators, "patience": patience, "seed": seed,
-        "device": device, "n_jobs": n_jobs, "datasets": Path(datasets), "directory": Path(directory),
+        "device": device, "n_jobs": n_jobs, "directory": Path(directory), "pooling": pooling,
     }  # fmt: skip
-
-
-def _data_checksum(case, datasets):
-    """One checksum of the training and the validation set, from the heads of their files."""
-    sets = [store.open(case, split, datasets).attrs["checksum"] for split in ("train", "validation")]
-    return hashlib.sha256("".join(sets).encode()).hexdigest()
 
 
 def execute(runs, *, client=None, threads=1, label="training", progress=True):
@@ -246,7 +188,7 @@ def execute(runs, *, client=None, threads=1, label="training", progress=True):
     Raises
     ------
     ValueError
-        If the data sets have changed since the plan was made.
+        If a source's files have changed since the plan was made.
     RuntimeError
         If XGBoost cannot use the device.
     ClusterError
@@ -287,6 +229,28 @@ def best_fits(runs, fits):
     return {key: load_fit(run) for key, (run, _) in best.items()}
 
 
+def best_models(runs, fits, meta=None):
+    """The models of the best runs, one for each case.
+
+    Parameters
+    ----------
+    runs, fits
+        As in `best_fits`, from `plan_models` and `execute`.
+    meta : dict, optional
+        What the models shall say of themselves.
+
+    Returns
+    -------
+    dict of str to model.Model
+    """
+    best = best_fits(runs, fits)
+    preprocessing = {run.case: Preprocessing.from_json(_describe(run)["preprocessing"]) for run in runs}
+    return {
+        case: Model(case, one, {output: fit.booster for (of, output), fit in best.items() if of == case}, meta or {})
+        for case, one in preprocessing.items()
+    }
+
+
 def load_fit(run):
     """A finished run with its trees, compared with their digest.
 
@@ -314,8 +278,8 @@ def _complete(run, report):
     description = _describe(run)
     if description is not None and _trees_are_whole(run, description):
         return
-    if _data_checksum(run.case, run.datasets) != run.data:
-        raise ValueError(f"the data sets of {run.case} in {run.datasets} have changed since {run} was planned")
+    if run.source.recipe != run.data:
+        raise ValueError(f"the curves of {run.source} have changed since {run} was planned")
     samples = _samples(run)
     fit = training.fit(
         *samples.of(run.output),
@@ -336,6 +300,7 @@ def _complete(run, report):
         "validation_mse": fit.validation_mse,
         "history": fit.history.tolist(),
         "seconds": fit.seconds,
+        "preprocessing": samples.preprocessing.to_json(),
         "trees": {"bytes": len(trees), "sha256": hashlib.sha256(trees).hexdigest()},
     }
     if run.keep_trees:
@@ -352,11 +317,11 @@ _HOLD = threading.Lock()
 
 
 def _samples(run):
-    key = run.case, run.datasets, run.pooling, run.data
+    key = json.dumps([run.case, run.pooling, run.data], sort_keys=True)
     with _HOLD:
         if key not in _held:
             _held.clear()
-            _held[key] = read_samples(run.case, run.datasets, run.pooling)
+            _held[key] = read_samples(run.source, run.pooling)
         return _held[key]
 
 

@@ -1,0 +1,254 @@
+"""Where training curves come from: emulated, reference or simulated structures, measured and preprocessed.
+
+A source says what its curves are made from (`recipe`) and yields measured curves of a split, block by block, so that
+four hundred thousand of them need no room but that of their inputs.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..datasets import keys, reference, store
+from ..datasets.measure import measure
+from ..emulator import emulator
+from ..grid import PAPER_Q
+from ..measurement.preprocess import Preprocessing, log_intensity
+from ..parameters import get_case
+from ..results import data_directory
+from ..tiers import TIERS, check_tier
+
+# Raise it whenever the same emulator or data set would give other measured curves.
+MEASUREMENT_VERSION = 1
+_NOISE_REPLICATE = 0  # each curve is measured once; a repeated measurement would be another replicate
+_BLOCK = 2000  # emulated curves drawn at a time; part of what decides them
+# Two-phase structures and their negatives scatter alike (Babinet): one case serves both.
+_LEARNED_AS = {"two_phase_high": "two_phase_low"}
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """Curves drawn from an emulator, uniform in its prior; nothing of them is stored.
+
+    Attributes
+    ----------
+    case : str
+        That of high porosity in two phases takes the curves of low porosity for those of the negatives.
+    path : Path
+        File of the emulator, from notebook 06.
+    n_train, n_validation : int
+        Curves of the two splits. More training curves leave the first ones as they are.
+    """
+
+    case: str
+    path: Path
+    n_train: int
+    n_validation: int
+
+    @property
+    def q(self):
+        return PAPER_Q
+
+    def count(self, split):
+        """Number of curves of a split."""
+        return {"train": self.n_train, "validation": self.n_validation}[split]
+
+    @property
+    def recipe(self):
+        """What decides the curves, as JSON holds it."""
+        if not Path(self.path).exists():
+            raise FileNotFoundError(f"{self.path} does not exist; run the notebook 06_emulator first")
+        digest = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        counts = {"n_train": self.n_train, "n_validation": self.n_validation}
+        return {"kind": "emulated", "emulator": digest, **counts, "measurement_version": MEASUREMENT_VERSION}
+
+    def measured(self, split):
+        """Yield (noisy intensity, parameters) of one block of curves after another."""
+        learned = emulator.load(self.path)
+        case, namespace = learned.case.name, f"emulated_{learned.case.name}"
+        for start in range(0, self.count(split), _BLOCK):
+            # A block is drawn whole, so that its curves do not depend on how many are wanted.
+            indices = np.arange(start, start + _BLOCK)
+            parameters = keys.sample_parameters(case, split, indices, namespace)
+            seed = int(keys.keys(namespace, split, indices[:1], "structure")[0])
+            intensity = learned.draw(parameters, np.random.default_rng(seed))
+            noisy, _ = measure(intensity, namespace, split, indices, _NOISE_REPLICATE)
+            wanted = slice(self.count(split) - start)
+            yield noisy[wanted], _as_case(self.case, case, {k: values[wanted] for k, values in parameters.items()})
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The committed curves of real structures at the paper's grid (`reference`).
+
+    Attributes
+    ----------
+    case : str
+    n_train : int
+        The first so many of the training structures.
+    """
+
+    case: str
+    n_train: int
+
+    @property
+    def q(self):
+        return PAPER_Q
+
+    def count(self, split):
+        """Number of curves of a split."""
+        there = reference.COUNTS[_learned_as(self.case)][split]
+        return min(self.n_train, there) if split == "train" else there
+
+    @property
+    def recipe(self):
+        """What decides the curves, as JSON holds it."""
+        counts = {split: self.count(split) for split in ("train", "validation")}
+        return {"kind": "reference", **counts, "measurement_version": MEASUREMENT_VERSION}
+
+    def measured(self, split):
+        """Yield (noisy intensity, parameters), all curves at once."""
+        case = _learned_as(self.case)
+        data = reference.load(case, split, noise_replicate=_NOISE_REPLICATE).isel(sample=slice(self.count(split)))
+        yield data["intensity"].values, _as_case(self.case, case, {k: data[k].values for k in get_case(case).outputs})
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The data sets of a folder, simulated by `store.generate`: what the paper trained on.
+
+    Attributes
+    ----------
+    case : str
+    directory : Path
+    """
+
+    case: str
+    directory: Path
+
+    @property
+    def q(self):
+        return self._open("train")["q"].values
+
+    def count(self, split):
+        """Number of curves of a split."""
+        return self._open(split).sizes["sample"]
+
+    def _open(self, split):
+        return store.open(self.case, split, self.directory)
+
+    @property
+    def recipe(self):
+        """What decides the curves, as JSON holds it."""
+        checksums = {split: self._open(split).attrs["checksum"] for split in ("train", "validation")}
+        return {"kind": "simulated", **checksums, "measurement_version": MEASUREMENT_VERSION}
+
+    def measured(self, split):
+        """Yield (noisy intensity, parameters), all curves at once."""
+        data = store.load(self.case, split, self.directory, noise_replicate=_NOISE_REPLICATE)
+        yield data["intensity"].values, {name: data[name].values for name in get_case(self.case).outputs}
+
+
+def source_of(tier, case, n_train=None):
+    """What the models of a tier learn from: emulated curves, and at the paper tier simulated structures.
+
+    Parameters
+    ----------
+    tier, case : str
+    n_train : int, optional
+        Emulated training curves, by default those of the tier's final models.
+
+    Returns
+    -------
+    Emulated or Simulated
+    """
+    sizes, folder = TIERS[check_tier(tier)], data_directory(tier)
+    if sizes["n_train"]:
+        return Simulated(case, folder / "datasets")
+    path = folder / "emulators" / f"{_learned_as(case)}.npz"
+    return Emulated(case, path, n_train or sizes["n_emulated"], sizes["n_emulated_validation"])
+
+
+def structures_of(tier, case):
+    """Where a tier's models are judged: real structures, at the paper tier those of its own data sets.
+
+    Returns
+    -------
+    Reference or Simulated
+        Its splits ``test`` and, of the reference curves, ``holdout``.
+    """
+    if TIERS[check_tier(tier)]["n_train"]:
+        return Simulated(case, data_directory(tier) / "datasets")
+    return Reference(case, 0)
+
+
+def _learned_as(case):
+    return _LEARNED_AS.get(case, case)
+
+
+def _as_case(wanted, case, parameters):
+    """The parameters of the same curves, read as those of another case."""
+    return parameters if wanted == case else parameters | {"porosity": 1 - parameters["porosity"]}
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs and targets of one case.
+
+    Attributes
+    ----------
+    preprocessing : Preprocessing
+        Of the training set.
+    x_train, x_val : (n_sample, n_feature) ndarray of float32
+    y_train, y_val : dict of str to (n_sample,) ndarray of float64
+        For each output.
+    """
+
+    preprocessing: Preprocessing
+    x_train: np.ndarray
+    y_train: dict
+    x_val: np.ndarray
+    y_val: dict
+
+    def of(self, output):
+        """(x_train, y_train, x_val, y_val) of one output, as `training.fit` takes them."""
+        return self.x_train, self.y_train[output], self.x_val, self.y_val[output]
+
+
+def read_samples(source, pooling=1):
+    """Measured curves of a source, preprocessed.
+
+    Parameters
+    ----------
+    source : Emulated, Reference or Simulated
+    pooling : int
+        So many neighbouring q values are averaged into one input.
+
+    Returns
+    -------
+    Samples
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the source's files are not there or damaged, or the number of q values is no multiple of `pooling`.
+    """
+    x_train, y_train = _logs_and_targets(source, "train", pooling)
+    x_val, y_val = _logs_and_targets(source, "validation", pooling)
+    preprocessing = Preprocessing.from_logs(x_train, source.q, pooling)
+    return Samples(preprocessing, preprocessing.standardise(x_train), y_train, preprocessing.standardise(x_val), y_val)
+
+
+def _logs_and_targets(source, split, pooling):
+    outputs, count, start = get_case(source.case).outputs, source.count(split), 0
+    targets = {output: np.empty(count) for output in outputs}
+    x = None
+    for intensity, parameters in source.measured(split):
+        logs = log_intensity(intensity, source.q, pooling)
+        x = np.empty((count, logs.shape[1]), dtype=np.float32) if x is None else x
+        rows = slice(start, start + len(logs))
+        x[rows], start = logs, rows.stop
+        for output in outputs:
+            targets[output][rows] = parameters[output]
+    return x, targets
