@@ -3,9 +3,15 @@
 import re
 import subprocess
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 import yaml
+
+from grfsaxs_lib import CASES
+from grfsaxs_lib.datasets import reference
+from grfsaxs_lib.trees import model
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,9 +65,29 @@ def test_the_readme_is_short():
     assert len([word for word in README.split() if re.search(r"\w", word)]) <= 700
 
 
+def test_the_code_of_the_readme_runs(monkeypatch):
+    simulate, predict = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    names = {}
+    exec(simulate.replace("gx.PAPER_GRID", "gx.Grid(160, 1.0)"), names)
+    assert names["noisy"].shape == names["gx"].PAPER_Q.shape and np.isfinite(names["noisy"]).all()
+    # No model is there before a run: stand-ins check the arguments.
+    loaded = mock.create_autospec(model.Model, instance=True)
+    monkeypatch.setattr(model, "load_model", mock.create_autospec(model.load_model, return_value=loaded))
+    exec(predict, names)
+    loaded.predict.assert_called_once_with(names["noisy"])
+
+
 def test_the_readme_names_what_is_cited():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert all(reference["doi"] in README for reference in citation["references"])
+
+
+def test_the_numbers_of_reference_structures():
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", (ROOT / "data/reference/README.md").read_text(), flags=re.M)
+    counts = [splits for case, splits in reference.COUNTS.items() if case in CASES]
+    assert {split: {int(number) for number in re.findall(r"\d+", text)} for split, text in rows} == {
+        split: {splits[split] for splits in counts} for split in counts[0]
+    }
 
 
 def test_the_index_lists_each_decision_once():
