@@ -57,15 +57,19 @@ class Emulated:
     @property
     def recipe(self):
         """What decides the curves, as JSON holds it."""
-        if not Path(self.path).exists():
-            raise FileNotFoundError(f"{self.path} does not exist; run the notebook 06_emulator first")
-        digest = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
         counts = {"n_train": self.n_train, "n_validation": self.n_validation}
         return {"kind": "emulated", "emulator": digest, **counts, "measurement_version": MEASUREMENT_VERSION}
 
+    @property
+    def _file(self):
+        if not Path(self.path).exists():
+            raise FileNotFoundError(f"{self.path} does not exist; run the notebook 06_emulator first")
+        return Path(self.path)
+
     def measured(self, split):
         """Yield (noisy intensity, parameters) of one block of curves after another."""
-        learned = emulator.load(self.path)
+        learned = emulator.load(self._file)
         case, namespace = learned.case.name, f"emulated_{learned.case.name}"
         for start in range(0, self.count(split), _BLOCK):
             # A block is drawn whole, so that its curves do not depend on how many are wanted.
