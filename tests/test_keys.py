@@ -51,6 +51,14 @@ def test_keys_are_pinned():
     assert {name: values[0] for name, values in parameters.items()} == PINNED_PARAMETERS
 
 
+@given(st.lists(st.lists(indices, min_size=4, max_size=7), min_size=1, max_size=5), st.integers(1, 6))
+def test_words_are_those_of_numpy(entropies, n_word):
+    length = min(map(len, entropies))
+    entropies = [entropy[:length] for entropy in entropies]
+    expected = [np.random.SeedSequence(entropy).generate_state(n_word, np.uint64) for entropy in entropies]
+    np.testing.assert_array_equal(keys.seed_words(np.transpose(entropies), n_word), expected)
+
+
 PINNED_KEYS = [15490652091137820046, 13188869407267639556]
 PINNED_PARAMETERS = {
     "scaling_parameter": 0.8077246475196342,

@@ -11,6 +11,7 @@ import numpy as np
 from ..parameters import check
 
 NOISE_LEVEL_RANGE = (1e2, 10**5.5)
+_LOG_RANGE = np.log10(NOISE_LEVEL_RANGE)
 
 
 def sample_noise_level(rng, size=None):
@@ -28,8 +29,7 @@ def sample_noise_level(rng, size=None):
     float or ndarray of float64
         Noise levels :math:`\alpha`, one for each curve.
     """
-    lower, upper = np.log10(NOISE_LEVEL_RANGE)
-    return 10.0 ** rng.uniform(lower, upper, size)
+    return 10.0 ** rng.uniform(*_LOG_RANGE, size)
 
 
 def add_noise(intensity, noise_level, rng):
@@ -74,9 +74,32 @@ def add_noise(intensity, noise_level, rng):
         raise ValueError(
             f"noise_level must be one number or one a curve; got shape {alpha.shape} for curves of shape {I.shape[:-1]}"
         )
+    return lognormal(I, alpha, rng.standard_normal(I.shape))
+
+
+def lognormal(intensity, noise_level, normals):
+    r"""Measured curves from given normal numbers: what `add_noise` does once its arguments are checked.
+
+    Parameters
+    ----------
+    intensity : (..., n_q) ndarray of float64
+    noise_level : (...) ndarray of float64
+    normals : (..., n_q) ndarray of float64
+        :math:`z` of `add_noise`.
+
+    Returns
+    -------
+    (..., n_q) ndarray of float64
+
+    Raises
+    ------
+    ValueError
+        If a result is no positive float64.
+    """
+    I, alpha = intensity, noise_level  # noqa: E741
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         s2 = np.log1p(alpha[..., np.newaxis] / I)
-        noisy = I * np.exp(np.sqrt(s2) * rng.standard_normal(I.shape) - s2 / 2)
+        noisy = I * np.exp(np.sqrt(s2) * normals - s2 / 2)
     if not (np.isfinite(noisy) & (noisy > 0)).all():
         raise ValueError(
             f"intensity from {I.min():.3g} to {I.max():.3g} with noise_level up to {alpha.max():.3g} gives measured "
