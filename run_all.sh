@@ -7,7 +7,7 @@ usage() {
 usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab] [TIER] [options]
 
   laptop          all notebooks at sizes for two cores and no GPU (default)
-  quick           all notebooks on tiny grids and data sets, for a first look and for the tests
+  quick           all notebooks with few curves, for a first look and for the tests
   paper           512^3 voxels and the paper's number of curves: a GPU or a cluster
   generate TIER   only the data sets of a tier: makes the shards that are missing or damaged
   status TIER     what is finished of a tier, what is missing, and how long the rest takes
@@ -22,8 +22,8 @@ usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab] [TIER] [option
   --from 07       with a tier: begin with notebook 07, on the files of the earlier ones
   --help          this text
 
-The table of tiers in README.md says how long each takes. Finished shards and training runs are kept (quick makes
-its shards anew): repeat the command after an interruption, or begin with --from at the notebook that was running.
+The table of tiers in README.md says how long each takes. Finished shards and training runs are kept: repeat
+the command after an interruption, or begin with --from at the notebook that was running.
 
 The first call makes the environment, .venv; later calls use it again until requirements.lock or pyproject.toml
 changes (status: even then). An environment that another run uses, or that this script has not made, is never replaced.
