@@ -53,6 +53,18 @@ def figure_directory(tier):
     return figures / "quick" if check_tier(tier) == "quick" else figures
 
 
+def require(path, notebook):
+    """Return a path if it exists, or say which notebook makes it.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} does not exist: run the notebook {notebook} at this tier first")
+    return Path(path)
+
+
 def check_name(name):
     if not re.fullmatch(r"\w+", name):
         raise ValueError(f"name must be letters, digits and underscores, without a suffix; got {name!r}")
@@ -65,7 +77,7 @@ def write_text(path, text):
 
 
 def save_figure(fig, name, *, tier):
-    """Write a figure as PDF and PNG, with its tier in small type in the corner; equal figures give equal files.
+    """Write a figure as PDF and PNG; equal figures give equal files.
 
     Parameters
     ----------
@@ -73,7 +85,7 @@ def save_figure(fig, name, *, tier):
     name : str
         File name without suffix, e.g. ``"fig03_saxs_curves"``.
     tier : str
-        One of `TIERS`; also written into the metadata of the files.
+        One of `TIERS`; it stands in the metadata of the files.
 
     Returns
     -------
@@ -87,7 +99,6 @@ def save_figure(fig, name, *, tier):
         "pdf": {"Title": name, "Subject": about, "CreationDate": None, "Creator": None, "Producer": None},
         "png": {"Title": name, "Description": about, "Software": None},
     }
-    fig.text(0.997, 0.003, f"{tier} tier", ha="right", va="bottom", fontsize=5, color="0.5")
     fig.draw_without_rendering()
     fig.set_layout_engine("none")  # the layout is found once: it would take half of the time of each file
     paths = [stem.with_suffix(f".{kind}") for kind in metadata]
