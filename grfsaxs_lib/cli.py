@@ -15,8 +15,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from . import files, results, tasks, tiers
-from .datasets import store
-from .grid import Grid
+from .datasets import keys, reference, store
+from .grid import PAPER_GRID, SmallBoxWarning
 from .paper import claims
 from .physics import backend
 from .trees import runs, training
@@ -145,13 +145,13 @@ def _shown(path):
 
 
 def plan_shards(tier, device="cpu"):
-    """The shards that notebook 04 makes at a tier."""
+    """The shards that notebook 04 makes at a tier; none at tiers whose curves come from emulators."""
     p = notebook_parameters(_notebook("04"), tier)
     return store.plan(
-        {"train": p["n_train"], "validation": p["n_validation"], "test": p["n_test"]},
+        {split: p[f"n_{split}"] for split in keys.SPLITS if p[f"n_{split}"]},
         directory=results.data_directory(tier) / "datasets",
-        grid=Grid(p["grid_size"], p["voxel_size"]),
-        smoothing_sigma=p["smoothing_sigma"],
+        grid=PAPER_GRID,
+        smoothing_sigma=reference.SMOOTHING_SIGMA,
         device=device,
         shard_size=p["shard_size"],
     )
@@ -184,7 +184,11 @@ def generate(tier, device, scheduler, shards):
 
 def print_status(tier, device):
     """Say what is there of a tier's data sets and models, and how long the rest takes."""
-    table = store.status(plan_shards(tier, device))
+    shards = plan_shards(tier, device)
+    if not shards:
+        print(f"The {tier} tier simulates no data sets: its models learn from the curves of emulators")
+        return
+    table = store.status(shards)
     print(f"Data sets of the {tier} tier")
     print(table.drop(columns="trouble").reset_index().round(3).to_markdown(index=False, tablefmt="simple"))
     for trouble in filter(None, table["trouble"]):
@@ -281,7 +285,7 @@ def main(arguments=None):
     parser.add_argument("--shards", default="1/1")
     parser.add_argument("--from", dest="first", default="00")
     p = parser.parse_args(arguments)
-    warnings.filterwarnings("ignore", "the box of")  # notebook 04 looks into it
+    warnings.simplefilter("ignore", SmallBoxWarning)  # notebook 04 looks into it
     try:
         with _signals_unwind(), redirect_stdout(sys.stdout and _Output(sys.stdout)):
             _do(p)

@@ -16,13 +16,12 @@ _TREE_SETTINGS = [
 TIERS = {
     "quick": dict(
         grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # voxels an edge, nm, voxels
-        n_train=48, n_validation=16, n_test=16, shard_size=20, overwrite=True,  # 04
     ),
     "laptop": dict(
         grid_size=128, voxel_size=1.0, smoothing_sigma=1.0,
         figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,  # 02, 05, 08
         survey_grid_size=192, n_survey=24,  # 15
-        n_train=1500, n_validation=250, n_test=250, shard_size=250,  # 04
+        n_live=6,  # 04
         n_estimators=6000, patience=100, repeats=2,  # 06
         n_draws=8, search_n_estimators=1000, search_patience=50,  # 06
         n_resample=2000,  # 07
@@ -39,7 +38,7 @@ TIERS = {
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
         figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
         survey_grid_size=512, n_survey=36,
-        n_train=2**19, n_validation=2**18, n_test=2**17, shard_size=2**12,
+        n_live=6, n_train=2**19, n_validation=2**18, n_test=2**17,  # 04
         n_estimators=50_000, patience=1000, repeats=10,
         n_draws=20, search_n_estimators=50_000, search_patience=1000, search_pooling=1,
         n_resample=2000,
