@@ -145,7 +145,7 @@ def _of_tier(tier):
     data, models, study = (cli.notebook_parameters(numbered[number], tier) for number in ("04", "07", "09"))
     used = training.final_hyperparameters(tier)
     rows = [
-        *(("§2.3", f"{split} curves simulated a case", n, data[f"n_{split}"]) for split, n in numbers.N_SAMPLES.items()),
+        *(("§2.3", f"simulated {split} curves", n, data[f"n_{split}"]) for split, n in numbers.N_SAMPLES.items()),
         *(("§2.4", f"{name} used", value, used[name]) for name, value in training.PAPER_HYPERPARAMETERS.items()),
         *(("§2.4", f"{name} used", value, models[name]) for name, value in training.PAPER_SCHEDULE.items()),
         ("§2.5", "curves of the case study", numbers.CASE_STUDY_CURVES, study["n_replicates"]),

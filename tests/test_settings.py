@@ -21,7 +21,7 @@ def test_the_paper_tier_has_all_settings_of_the_paper():
 def test_smaller_tiers_say_what_differs():
     table = settings.settings_table("quick").set_index("setting")
     assert list(table.columns) == ["where", "paper", "here", "comparison"]
-    assert table.loc["train curves simulated a case"].tolist() == ["§2.3", "524288", "0", "differs at this tier"]
+    assert table.loc["simulated train curves"].tolist() == ["§2.3", "524288", "0", "differs at this tier"]
     assert table.loc["min_child_weight used", "comparison"] == "same"
 
 
