@@ -171,7 +171,7 @@ def source_of(tier, case, n_train=None):
     if sizes["n_train"]:
         return Simulated(case, folder / "datasets")
     path = folder / "emulators" / f"{_learned_as(case)}.npz"
-    return Emulated(case, path, n_train or sizes["n_emulated"], sizes["n_emulated_validation"])
+    return Emulated(case, path, n_train or sizes["n_training_curves"], sizes["n_validation_curves"])
 
 
 def structures_of(tier, case):
