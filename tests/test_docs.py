@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from grfsaxs_lib import CASES
+from grfsaxs_lib import CASES, tiers
 from grfsaxs_lib.datasets import reference
 from grfsaxs_lib.trees import model
 
@@ -80,6 +80,14 @@ def test_the_code_of_the_readme_runs(monkeypatch):
 def test_the_readme_names_what_is_cited():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert all(reference["doi"] in README for reference in citation["references"])
+
+
+def test_the_readme_has_the_training_curves_of_each_tier():
+    rows = re.findall(r"^\| `(\w+)` \| ([\d ]+), (\w+) \|", README, flags=re.M)
+    assert {tier: (int(count.replace(" ", "")), kind) for tier, count, kind in rows} == {
+        tier: (sizes["n_training_curves"], "simulated" if sizes["n_train"] else "emulated")
+        for tier, sizes in tiers.TIERS.items()
+    }
 
 
 def test_the_numbers_of_reference_structures():
