@@ -17,7 +17,7 @@ TIERS = {
     "quick": dict(
         grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # voxels an edge, nm, voxels
         n_train=0, n_validation=0, n_test=0,  # simulated structures of a case: none, curves are emulated
-        n_training_curves=4000, n_validation_curves=1000,  # curves of a case, 07
+        n_training_curves=4000,  # curves of a case, 07
     ),
     "laptop": dict(
         grid_size=128, voxel_size=1.0, smoothing_sigma=1.0,
@@ -25,7 +25,7 @@ TIERS = {
         survey_grid_size=192, n_survey=24,  # 15
         n_live=6,  # 04
         n_train=0, n_validation=0, n_test=0,
-        n_training_curves=400_000, n_validation_curves=20_000,
+        n_training_curves=400_000,
         trained_cases=["two_phase_low", "three_phase_low", "three_phase_high"],  # 07
         n_lesson=20_000, n_draws=8, search_n_estimators=600, search_patience=50,  # 07
         n_estimators=1200, patience=50, repeats=1,  # 07
@@ -46,7 +46,7 @@ TIERS = {
         figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
         survey_grid_size=512, n_survey=36,
         n_live=6, n_train=2**19, n_validation=2**18, n_test=2**17,  # 04
-        n_training_curves=2**19, n_validation_curves=2**18,
+        n_training_curves=2**19,
         trained_cases=["two_phase_low", "two_phase_high", "three_phase_low", "three_phase_high"], pooling=1,
         n_lesson=2**19, n_draws=20, search_n_estimators=50_000, search_patience=1000,
         n_estimators=50_000, patience=1000, repeats=10,

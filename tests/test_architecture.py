@@ -26,7 +26,7 @@ ALLOWED = {
     "inference": {"grid", "measurement", "emulator"},
     "evaluation": {"grid"},
     "plotting": {"grid", "evaluation", "measurement"},
-    "trees": {"grid", "datasets", "emulator", "measurement", "results", "tasks", "tiers"},
+    "trees": {"grid", "datasets", "emulator", "evaluation", "measurement", "results", "tasks", "tiers"},
     "settings": {"grid", "physics", "measurement", "trees", "paper", "tiers", "cli"},
     "cli": {"grid", "physics", "datasets", "trees", "paper", "results", "tiers", "tasks"},
     "__init__": {"grid", "physics", "measurement", "parameters"},

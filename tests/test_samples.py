@@ -10,7 +10,7 @@ from grfsaxs_lib.measurement.preprocess import Preprocessing
 from grfsaxs_lib.parameters import CASES
 from grfsaxs_lib.trees import samples
 
-pytestmark = pytest.mark.filterwarnings("ignore:the box of")
+pytestmark = pytest.mark.filterwarnings("ignore::grfsaxs_lib.SmallBoxWarning")
 Q = np.linspace(0.4, 3.0, 12)
 
 
@@ -51,20 +51,18 @@ def test_simulated_samples_step_by_step(datasets):
 
 
 def test_emulated_curves_do_not_depend_on_how_many_are_wanted(emulated):
-    few, many = (samples.Emulated("two_phase_low", emulated, n, 100) for n in (150, 2500))
+    few, many = (samples.Emulated("two_phase_low", emulated, n) for n in (150, 2500))
     (curves, theta), *_ = few.measured("train")
     blocks = list(many.measured("train"))
     assert [len(block[0]) for block in blocks] == [2000, 500] and len(curves) == 150
     np.testing.assert_array_equal(blocks[0][0][:150], curves)
     np.testing.assert_array_equal(blocks[0][1]["porosity"][:150], theta["porosity"])
     assert not np.array_equal(blocks[1][0][:150], curves)
-    (other, _), *_ = few.measured("validation")
-    assert len(other) == 100 and not np.array_equal(other, curves[:100])
 
 
 def test_emulated_curves_are_those_of_their_keys(emulated):
     """By hand: parameters from the sample's keys, structure of the block, then noise of a few per cent at most."""
-    ((curves, theta),) = samples.Emulated("two_phase_low", emulated, 50, 10).measured("train")
+    ((curves, theta),) = samples.Emulated("two_phase_low", emulated, 50).measured("train")
     expected = keys.sample_parameters("two_phase_low", "train", np.arange(50), "emulated_two_phase_low")
     for name in ("scaling_parameter", "porosity"):
         np.testing.assert_array_equal(theta[name], expected[name])
@@ -73,7 +71,7 @@ def test_emulated_curves_are_those_of_their_keys(emulated):
 
 
 def test_negatives_have_the_same_curves(emulated):
-    low, high = (samples.Emulated(case, emulated, 60, 10) for case in ("two_phase_low", "two_phase_high"))
+    low, high = (samples.Emulated(case, emulated, 60) for case in ("two_phase_low", "two_phase_high"))
     for one, other in zip(low.measured("train"), high.measured("train"), strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(other[1]["porosity"], 1 - one[1]["porosity"])
@@ -81,6 +79,19 @@ def test_negatives_have_the_same_curves(emulated):
     ((curves, theta),), ((same, mirrored),) = low.measured("validation"), high.measured("validation")
     np.testing.assert_array_equal(curves, same)
     np.testing.assert_array_equal(mirrored["porosity"], 1 - theta["porosity"])
+
+
+def test_training_stops_by_real_structures(emulated):
+    """Those of the validation split and the test structures that had a part in choices, measured four times each."""
+    source = samples.Emulated("two_phase_low", emulated, 50)
+    ((curves, theta),) = source.measured("validation")
+    assert source.count("validation") == len(curves) == 4 * (128 + 1024)
+    parts = [reference.load("two_phase_low", split) for split in ("validation", "test")]
+    clean = np.concatenate([np.tile(part["intensity"].values[:1024], (4, 1)) for part in parts])
+    porosity = np.concatenate([np.tile(part["porosity"].values[:1024], 4) for part in parts])
+    np.testing.assert_array_equal(theta["porosity"], porosity)
+    assert 0.99 < np.median(curves / clean) < 1.01
+    assert not np.array_equal(curves[:128], curves[128:256])  # another measurement of the same structures
 
 
 def test_reference_curves_are_the_first_ones():
@@ -94,17 +105,17 @@ def test_reference_curves_are_the_first_ones():
 
 
 def test_the_recipe_tells_what_decides_the_curves(emulated, datasets, tmp_path, monkeypatch):
-    source = samples.Emulated("two_phase_low", emulated, 50, 10)
-    others = [samples.Emulated("two_phase_low", emulated, *counts) for counts in ((51, 10), (50, 11))]
+    source = samples.Emulated("two_phase_low", emulated, 50)
+    others = [samples.Emulated("two_phase_low", emulated, 51)]
     content = bytearray(emulated.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "two_phase_low.npz").write_bytes(content)
-    others.append(samples.Emulated("two_phase_low", tmp_path / "two_phase_low.npz", 50, 10))
+    others.append(samples.Emulated("two_phase_low", tmp_path / "two_phase_low.npz", 50))
     recipes = [source.recipe] + [other.recipe for other in others]
     recipes += [samples.Reference("two_phase_low", n).recipe for n in (5, 6)]
     recipes.append(samples.Simulated("three_phase_low", datasets).recipe)
     assert all(recipes.count(recipe) == 1 for recipe in recipes)
-    assert source.recipe == samples.Emulated("two_phase_low", emulated, 50, 10).recipe
+    assert source.recipe == samples.Emulated("two_phase_low", emulated, 50).recipe
     before = source.recipe
     monkeypatch.setattr(samples, "MEASUREMENT_VERSION", 99)
     assert source.recipe != before
@@ -112,4 +123,4 @@ def test_the_recipe_tells_what_decides_the_curves(emulated, datasets, tmp_path, 
 
 def test_a_missing_emulator_names_its_notebook(tmp_path):
     with pytest.raises(FileNotFoundError, match="run the notebook 06_emulator first"):
-        samples.read_samples(samples.Emulated("two_phase_low", tmp_path / "none.npz", 50, 10))
+        samples.read_samples(samples.Emulated("two_phase_low", tmp_path / "none.npz", 50))

@@ -1,4 +1,4 @@
-"""Where training curves come from: emulated, reference or simulated structures, measured and preprocessed.
+"""Where the curves of training come from: emulated, reference or simulated structures, measured and preprocessed.
 
 A source says what its curves are made from (`recipe`) and yields measured curves of a split, block by block, so that
 four hundred thousand of them need no room but that of their inputs.
@@ -6,10 +6,12 @@ four hundred thousand of them need no room but that of their inputs.
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from .. import evaluation
 from ..datasets import keys, reference, store
 from ..datasets.measure import measure
 from ..emulator import emulator
@@ -22,6 +24,7 @@ from ..tiers import TIERS, check_tier
 # Raise it whenever the same emulator or data set would give other measured curves.
 MEASUREMENT_VERSION = 1
 _NOISE_REPLICATE = 0  # each curve is measured once; a repeated measurement would be another replicate
+_STOPPING_REPLICATES = 4  # noise alone then adds little to the scatter of the validation error
 _BLOCK = 2000  # emulated curves drawn at a time; part of what decides them
 # Two-phase structures and their negatives scatter alike (Babinet): one case serves both.
 _LEARNED_AS = {"two_phase_high": "two_phase_low"}
@@ -29,7 +32,11 @@ _LEARNED_AS = {"two_phase_high": "two_phase_low"}
 
 @dataclass(frozen=True)
 class Emulated:
-    """Curves drawn from an emulator, uniform in its prior; nothing of them is stored.
+    """Curves drawn from an emulator, uniform in its prior, to train on; real structures to stop the training.
+
+    Nothing of the emulated curves is stored. An emulator has errors of its own, which deep trees learn in the end: in
+    two phases the error on real structures rises again while that on emulated curves still falls. So the validation
+    curves are those of real structures (the split ``validation``, and the test structures that had a part in choices).
 
     Attributes
     ----------
@@ -37,14 +44,13 @@ class Emulated:
         That of high porosity in two phases takes the curves of low porosity for those of the negatives.
     path : Path
         File of the emulator, from notebook 06.
-    n_train, n_validation : int
-        Curves of the two splits. More training curves leave the first ones as they are.
+    n_train : int
+        Training curves. More of them leave the first ones as they are.
     """
 
     case: str
     path: Path
     n_train: int
-    n_validation: int
 
     @property
     def q(self):
@@ -52,14 +58,14 @@ class Emulated:
 
     def count(self, split):
         """Number of curves of a split."""
-        return {"train": self.n_train, "validation": self.n_validation}[split]
+        return self.n_train if split == "train" else len(_stopping_structures(self.case)[0])
 
     @property
     def recipe(self):
         """What decides the curves, as JSON holds it."""
         digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
-        counts = {"n_train": self.n_train, "n_validation": self.n_validation}
-        return {"kind": "emulated", "emulator": digest, **counts, "measurement_version": MEASUREMENT_VERSION}
+        version = {"measurement_version": MEASUREMENT_VERSION}
+        return {"kind": "emulated", "emulator": digest, "n_train": self.n_train, **version}
 
     @property
     def _file(self):
@@ -69,6 +75,9 @@ class Emulated:
 
     def measured(self, split):
         """Yield (noisy intensity, parameters) of one block of curves after another."""
+        if split == "validation":
+            yield _stopping_structures(self.case)
+            return
         learned = emulator.load(self._file)
         case, namespace = learned.case.name, f"emulated_{learned.case.name}"
         for start in range(0, self.count(split), _BLOCK):
@@ -102,20 +111,22 @@ class Reference:
 
     def count(self, split):
         """Number of curves of a split."""
+        if split == "validation":
+            return len(_stopping_structures(self.case)[0])
         there = reference.COUNTS[_learned_as(self.case)][split]
         return min(self.n_train, there) if split == "train" else there
 
     @property
     def recipe(self):
         """What decides the curves, as JSON holds it."""
-        counts = {split: self.count(split) for split in ("train", "validation")}
-        return {"kind": "reference", **counts, "measurement_version": MEASUREMENT_VERSION}
+        return {"kind": "reference", "n_train": self.count("train"), "measurement_version": MEASUREMENT_VERSION}
 
     def measured(self, split):
         """Yield (noisy intensity, parameters), all curves at once."""
-        case = _learned_as(self.case)
-        data = reference.load(case, split, noise_replicate=_NOISE_REPLICATE).isel(sample=slice(self.count(split)))
-        yield data["intensity"].values, _as_case(self.case, case, {k: data[k].values for k in get_case(case).outputs})
+        if split == "validation":
+            yield _stopping_structures(self.case)
+        else:
+            yield _structures(self.case, split, slice(self.count(split)))
 
 
 @dataclass(frozen=True)
@@ -171,7 +182,7 @@ def source_of(tier, case, n_train=None):
     if sizes["n_train"]:
         return Simulated(case, folder / "datasets")
     path = folder / "emulators" / f"{_learned_as(case)}.npz"
-    return Emulated(case, path, n_train or sizes["n_training_curves"], sizes["n_validation_curves"])
+    return Emulated(case, path, n_train or sizes["n_training_curves"])
 
 
 def structures_of(tier, case):
@@ -185,6 +196,27 @@ def structures_of(tier, case):
     if TIERS[check_tier(tier)]["n_train"]:
         return Simulated(case, data_directory(tier) / "datasets")
     return Reference(case, 0)
+
+
+def _structures(case, split, rows, noise_replicate=_NOISE_REPLICATE):
+    """Measured curves of real structures, and their parameters as those of a case."""
+    learned = _learned_as(case)
+    data = reference.load(learned, split, noise_replicate=noise_replicate).isel(sample=rows)
+    parameters = {name: data[name].values for name in get_case(learned).outputs}
+    return data["intensity"].values, _as_case(case, learned, parameters)
+
+
+@lru_cache(maxsize=2)
+def _stopping_structures(case):
+    """Curves of the real structures that decide when a training run stops, each with several measurements."""
+    parts = [
+        _structures(case, split, rows, replicate)
+        for split, rows in (("validation", slice(None)), ("test", evaluation.HAD_A_PART))
+        for replicate in range(_STOPPING_REPLICATES)
+    ]
+    outputs = get_case(case).outputs
+    intensity = np.concatenate([part[0] for part in parts])
+    return intensity, {name: np.concatenate([part[1][name] for part in parts]) for name in outputs}
 
 
 def _learned_as(case):
