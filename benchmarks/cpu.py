@@ -55,7 +55,7 @@ def simulate(size, voxel_size, *, seed, **structure):
     """One curve of the package, smoothed over 1 nm as in the paper."""
     grid = gx.Grid(size, voxel_size)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the box of")  # a small box takes as long as a good one
+        warnings.simplefilter("ignore", gx.SmallBoxWarning)  # a small box takes as long as a good one
         return gx.simulate(grid, seed=seed, smoothing_sigma=1 / voxel_size, **structure)
 
 

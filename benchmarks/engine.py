@@ -24,14 +24,14 @@ import pandas as pd
 
 from grfsaxs_lib import tasks
 from grfsaxs_lib.datasets import store
-from grfsaxs_lib.grid import Grid
+from grfsaxs_lib.grid import Grid, SmallBoxWarning
 
 # A box of 128 nm with 0.5 nm voxels: the engine does not care for the physics.
 GRID = {"size": 256, "voxel_size": 0.5}
 
 
 def plan(folder, size, voxel_size, n_sample, shard_size):
-    warnings.filterwarnings("ignore", "the box of")
+    warnings.simplefilter("ignore", SmallBoxWarning)
     return store.plan(
         {"train": n_sample},
         cases=["three_phase_low"],

@@ -98,7 +98,7 @@ def recorded(kernels, event):
 def simulate(size, voxel_size, structures, device="gpu"):
     """Curves of the package, smoothed over 1 nm as in the paper."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the box of")  # a small box takes as long as a good one
+        warnings.simplefilter("ignore", gx.SmallBoxWarning)  # a small box takes as long as a good one
         return gx.simulate(gx.Grid(size, voxel_size), **structures, smoothing_sigma=1 / voxel_size, device=device)
 
 

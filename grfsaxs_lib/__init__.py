@@ -5,7 +5,7 @@ Lengths are in nm, scattering vectors in nm^-1; see `grfsaxs_lib.grid` for the c
 """
 
 from . import parameters
-from .grid import PAPER_GRID, PAPER_Q, Grid
+from .grid import PAPER_GRID, PAPER_Q, Grid, SmallBoxWarning
 from .measurement.noise import add_noise
 from .measurement.preprocess import normalise_intensity
 from .parameters import CASES, VARIABLES
@@ -22,6 +22,7 @@ __all__ = [
     "PAPER_Q",
     "VARIABLES",
     "Grid",
+    "SmallBoxWarning",
     "add_noise",
     "gaussian_random_field",
     "normalise_intensity",

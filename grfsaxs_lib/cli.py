@@ -19,7 +19,7 @@ from .datasets import keys, reference, store
 from .grid import PAPER_GRID, SmallBoxWarning
 from .paper import claims
 from .physics import backend
-from .trees import runs, training
+from .trees import runs, samples, training
 
 _KEPT = "Finished work is kept"
 
@@ -158,13 +158,13 @@ def plan_shards(tier, device="cpu"):
 
 
 def plan_runs(tier, device="cpu"):
-    """The training runs of the final models that notebook 07 makes at a tier; their data sets must be there."""
+    """The training runs of the final models that notebook 07 makes at a tier; what they learn from must be there."""
     p = notebook_parameters(_notebook("07"), tier)
     return runs.plan_models(
-        datasets=results.data_directory(tier) / "datasets",
+        [samples.source_of(tier, case) for case in p["trained_cases"]],
         directory=results.data_directory(tier) / "runs",
         hyperparameters=training.final_hyperparameters(tier),
-        **{name: p[name] for name in ("n_estimators", "patience", "repeats", "seed")},
+        **{name: p[name] for name in ("n_estimators", "patience", "repeats", "seed", "pooling")},
         device=device,
     )
 

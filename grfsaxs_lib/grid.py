@@ -21,6 +21,10 @@ import numpy as np
 from .parameters import numbers
 
 
+class SmallBoxWarning(UserWarning):
+    """The box is small for the structure or for q: a curve is one of many that scatter widely about the mean."""
+
+
 @dataclass(frozen=True)
 class Grid:
     r"""A periodic cube of `size`\ :sup:`3` voxels.
@@ -150,7 +154,7 @@ def check_q(q, grid=None):
 
     Warns
     -----
-    UserWarning
+    SmallBoxWarning
         If q begins below the grid's smallest wave.
     """
     rule = "must be a one-dimensional, non-empty array of numbers [nm^-1]"
@@ -173,6 +177,7 @@ def check_q(q, grid=None):
         warnings.warn(
             f"the box of {grid.box_length:g} nm holds no wave below q = 2*pi/L = {grid.q_spacing:.4g} nm^-1; "
             f"at {np.count_nonzero(q < grid.q_spacing)} of {q.size} q values the average of Eq. (4) is only a plateau",
+            SmallBoxWarning,
             stacklevel=3,
         )
     return q

@@ -9,12 +9,12 @@ import numpy as np
 
 from grfsaxs_lib import tasks
 from grfsaxs_lib.datasets import store
-from grfsaxs_lib.grid import Grid
+from grfsaxs_lib.grid import Grid, SmallBoxWarning
 
 
 def plan(folder):
     """14 shards of tiny structures, a tenth of a second each."""
-    warnings.filterwarnings("ignore", "the box of")
+    warnings.simplefilter("ignore", SmallBoxWarning)
     return store.plan(
         {"train": 60, "test": 24},
         cases=["three_phase_high"],

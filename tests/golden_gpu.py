@@ -41,7 +41,7 @@ def curve(name, phases):
 def main():
     import cupy
 
-    warnings.filterwarnings("ignore", "the box of")
+    warnings.simplefilter("ignore", gx.SmallBoxWarning)
     card = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     arrays = {"made by": np.array(f"{card}, CuPy {cupy.__version__}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}")}
     for name in STRUCTURES:

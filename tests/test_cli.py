@@ -18,7 +18,7 @@ from grfsaxs_lib import cli, files, tiers
 from grfsaxs_lib.paper import numbers
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.filterwarnings("ignore:the box of")
+pytestmark = pytest.mark.filterwarnings("ignore::grfsaxs_lib.SmallBoxWarning")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from grfsaxs_lib.grid import Grid
+from grfsaxs_lib.grid import Grid, SmallBoxWarning
 from grfsaxs_lib.physics.field import (
     AMPLITUDE_CUTOFF,
     MINIMUM_BOX,
@@ -217,7 +217,7 @@ def test_a_short_box_is_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gaussian_random_field(grid, scaling_parameter=longest * 0.999, seed=1)
-    with pytest.warns(UserWarning, match=r"the box of 8 nm is shorter than 8\*pi\*scaling_parameter = "):
+    with pytest.warns(SmallBoxWarning, match=r"the box of 8 nm is shorter than 8\*pi\*scaling_parameter = "):
         gaussian_random_field(grid, scaling_parameter=longest * 1.001, seed=1)
 
 

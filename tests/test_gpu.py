@@ -284,7 +284,7 @@ def test_same_smoothing(gpu, dtype, size, sigma, radius):
     assert (np.abs(gpu.asnumpy(found) - expected) <= 3 * (radius + 2) * ulp).all()
 
 
-@pytest.mark.filterwarnings("ignore:the box of")
+@pytest.mark.filterwarnings("ignore::grfsaxs_lib.SmallBoxWarning")
 def test_many_structures_in_one_call_are_those_of_single_calls(gpu):
     given = dict(q=[0.5, 1.0], smoothing_sigma=1.0, device="gpu")
     points = dict(scaling_parameter=[1.2, 1.5, 1.2], porosity=[0.5, 0.4, 0.7], layer_fraction=[0.0, 0.3, 0.1])
@@ -308,7 +308,7 @@ def test_views_are_as_good_as_arrays(gpu):
 
 
 @pytest.mark.parametrize("name", golden_gpu.STRUCTURES)
-@pytest.mark.filterwarnings("ignore:the box of")
+@pytest.mark.filterwarnings("ignore::grfsaxs_lib.SmallBoxWarning")
 def test_same_structures_and_curves_from_the_same_seeds(gpu, name):
     first, second = golden_gpu.simulate(name, "gpu"), golden_gpu.simulate(name, "gpu")
     psi, phases, intensity = first
@@ -333,7 +333,7 @@ def same_as_on_the_cpu(name, plane, phases, intensity):
 
 
 @pytest.mark.parametrize("name", golden_gpu.STRUCTURES)
-@pytest.mark.filterwarnings("ignore:the box of")
+@pytest.mark.filterwarnings("ignore::grfsaxs_lib.SmallBoxWarning")
 def test_same_as_a_real_gpu(name):
     with np.load(golden_gpu.FILE) as golden:
         same_as_on_the_cpu(name, *(golden[f"{name}, {what}"] for what in ("plane", "phases", "curve")))

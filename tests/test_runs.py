@@ -10,7 +10,7 @@ from grfsaxs_lib.grid import Grid
 from grfsaxs_lib.parameters import CASES
 from grfsaxs_lib.trees import runs, samples, training
 
-pytestmark = pytest.mark.filterwarnings("ignore:the box of")
+pytestmark = pytest.mark.filterwarnings("ignore::grfsaxs_lib.SmallBoxWarning")
 FAST = {"learning_rate": 0.2, "max_depth": 3, "subsample": 0.5, "max_bin": 16}
 Q = np.linspace(0.4, 3.0, 12)
 SETTINGS = {"hyperparameters": FAST, "n_estimators": 12, "patience": 4, "seed": 3, "n_jobs": 1}

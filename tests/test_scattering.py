@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grfsaxs_lib.grid import PAPER_Q, Grid
+from grfsaxs_lib.grid import PAPER_Q, Grid, SmallBoxWarning
 from grfsaxs_lib.physics.scattering import average_shells, last_shell, orientation_weight, scattering_intensity
 
 SINGLE = float(np.finfo(np.float32).eps)
@@ -302,7 +302,7 @@ def test_a_masked_phase_is_refused():
 
 def test_q_below_the_smallest_wave_is_warned_of(to_device):
     grid, phases = Grid(16, 1.0), to_device(np.eye(16, dtype=np.uint8)[np.newaxis].repeat(16, axis=0))
-    with pytest.warns(UserWarning, match=r"no wave below q = 2\*pi/L = 0.3927 nm\^-1; at 2 of 3 q values"):
+    with pytest.warns(SmallBoxWarning, match=r"no wave below q = 2\*pi/L = 0.3927 nm\^-1; at 2 of 3 q values"):
         scattering_intensity(phases, grid, [0.1, 0.3, 1.0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

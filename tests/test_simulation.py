@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from grfsaxs_lib.grid import Grid
+from grfsaxs_lib.grid import Grid, SmallBoxWarning
 from grfsaxs_lib.physics import backend
 from grfsaxs_lib.physics.field import gaussian_random_field, mode_amplitudes, spectral_density
 from grfsaxs_lib.physics.scattering import average_shells, last_shell, scattering_intensity
@@ -254,7 +254,7 @@ def test_another_spectral_density(device):
 
 
 def test_a_short_box_is_warned_of(device):
-    with pytest.warns(UserWarning, match="shorter than 8"):
+    with pytest.warns(SmallBoxWarning, match="shorter than 8"):
         simulate(GRID, **GOOD | {"scaling_parameter": 1.0}, device=device)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

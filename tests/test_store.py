@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grfsaxs_lib.datasets import block, keys, store
-from grfsaxs_lib.grid import PAPER_Q, Grid
+from grfsaxs_lib.grid import PAPER_Q, Grid, SmallBoxWarning
 from grfsaxs_lib.parameters import CASES, Case
 
 GRID = Grid(64, 1.0)  # not simulated
-pytestmark = pytest.mark.filterwarnings("ignore:the box of")
+pytestmark = pytest.mark.filterwarnings("ignore::grfsaxs_lib.SmallBoxWarning")
 Q = np.linspace(0.1, 3.0, 12)
 MAKE = {"grid": GRID, "q": Q, "smoothing_sigma": 1.0}
 
@@ -515,7 +515,7 @@ def test_a_case_of_ones_own(tmp_path, stand_in):
 
 
 def test_a_short_box_is_said_once(tmp_path, stand_in):
-    with pytest.warns(UserWarning, match=r"box of 64 nm is shorter .* 201.1 nm at the upper end") as said:
+    with pytest.warns(SmallBoxWarning, match=r"box of 64 nm is shorter .* 201.1 nm at the upper end") as said:
         generate(tmp_path, shard_size=5)
     assert len(said) == 1
 

@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 
 from ..files import git_commit, moved_into_place, package_version, versions
-from ..grid import Grid
+from ..grid import Grid, SmallBoxWarning
 from ..paper.numbers import PAPER_DOI
 from ..parameters import VARIABLES, Case
 from ..physics import simulation
@@ -162,7 +162,7 @@ def overwrite(shard, report):
         times.append(time.perf_counter())
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the box of")  # `plan` has said it
+        warnings.simplefilter("ignore", SmallBoxWarning)  # `plan` has said it
         for start in range(0, indices.size, _BATCH):
             part = slice(start, start + _BATCH)
             intensity[part] = simulation.simulate(

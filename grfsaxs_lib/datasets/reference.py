@@ -25,7 +25,7 @@ import xarray as xr
 
 from .. import results
 from ..files import moved_into_place
-from ..grid import PAPER_GRID, PAPER_Q
+from ..grid import PAPER_GRID, PAPER_Q, SmallBoxWarning
 from ..paper import numbers
 from ..parameters import CASES
 from ..physics import simulation
@@ -229,7 +229,7 @@ def simulate(part, rows=slice(None), progress=None, device="cpu"):
     (n_curve, 500) ndarray of float64
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the box of")
+        warnings.simplefilter("ignore", SmallBoxWarning)
         return simulation.simulate(
             PAPER_GRID,
             **{name: values[rows] for name, values in part.parameters.items()},

@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import tasks
 from ..files import remove_leftovers
-from ..grid import PAPER_Q, check_grid, check_q
+from ..grid import PAPER_Q, SmallBoxWarning, check_grid, check_q
 from ..parameters import CASES, Case, check, get_case
 from ..physics import backend, simulation
 from . import block
@@ -74,7 +74,7 @@ def plan(
 
     Warns
     -----
-    UserWarning
+    SmallBoxWarning
         If the box is short against the largest scaling parameter.
     """
     q = check_q(q, check_grid(grid))
@@ -94,6 +94,7 @@ def plan(
         warnings.warn(
             f"the box of {grid.box_length:g} nm is shorter than 8*pi*scaling_parameter = {longest:.4g} nm "
             f"at the upper end of the prior; curves of single structures will scatter widely",
+            SmallBoxWarning,
             stacklevel=2,
         )
     shards = []

@@ -18,7 +18,7 @@ import warnings
 
 import numpy as np
 
-from ..grid import check_grid
+from ..grid import SmallBoxWarning, check_grid
 from ..parameters import check_scalar, numbers
 from . import backend
 
@@ -142,8 +142,10 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
 
     Warns
     -----
+    SmallBoxWarning
+        If the box is shorter than :math:`8\pi a`.
     UserWarning
-        If the box is shorter than :math:`8\pi a`, or voxels are so large that they cut the spectrum off.
+        If voxels are so large that they cut the spectrum off.
     """
     kernels = backend.get_kernels(device)
     if out is None:
@@ -156,6 +158,7 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
         warnings.warn(
             f"the box of {grid.box_length:g} nm is shorter than 8*pi*scaling_parameter = "
             f"{MINIMUM_BOX * scaling_parameter:.4g} nm; curves of single structures will scatter widely",
+            SmallBoxWarning,
             stacklevel=2,
         )
     amplitude = mode_amplitudes(grid, scaling_parameter, spectral_density)
