@@ -25,10 +25,10 @@ TIERS = {
         survey_grid_size=192, n_survey=24,  # 15
         n_live=6,  # 04
         n_train=0, n_validation=0, n_test=0,
-        n_training_curves=400_000,
+        n_training_curves=800_000,
         trained_cases=["two_phase_low", "three_phase_low", "three_phase_high"],  # 07
         n_lesson=20_000, n_draws=8, search_n_estimators=600, search_patience=50,  # 07
-        n_estimators=1200, patience=50, repeats=1,  # 07
+        n_estimators=600, patience=40, repeats=1,  # 07
         learning_case="three_phase_high", emulated_counts=[640, 2560, 10_000, 40_000, 160_000],  # 07
         real_counts=[640, 2560],  # 07
         judged_on="holdout", n_judged=512, n_seen=20_000, n_resample=2000,  # 08
