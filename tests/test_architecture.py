@@ -65,7 +65,7 @@ INSIDE = {
         "spline": set(),
         "optimise": {"spline"},
         "curve_model": {"spline", "optimise", "settings"},
-        "posterior": {"curve_model", "optimise"},
+        "posterior": {"curve_model", "optimise", "spline"},
         "likelihood": {"curve_model", "optimise", "posterior", "settings"},
     },
 }

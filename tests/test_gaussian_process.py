@@ -14,23 +14,23 @@ RNG = 4
 
 
 def made_up(n, wave_number=6.0):
-    """What `_interpolate_node` needs of one node: positions, values, variances, waves."""
+    """What `_interpolate_node` needs of one node: positions, values, variances, wave number."""
     rng = np.random.default_rng(RNG)
     x = rng.uniform(-1, 1, (COUNT, n))
     z = np.sin(3 * x[:, -1]) + x[:, 0] ** 2 + 0.05 * rng.standard_normal(COUNT)
     variances = np.stack([rng.uniform(0.5, 2, COUNT), np.ones(COUNT)])
-    half_range = [wave_number] if n == 3 else []
 
     class Data(SimpleNamespace):
         def __call__(self, j):
             return np.arange(COUNT), x, z, variances
 
-        waves = gaussian_process.Nodes.waves
+        def wave_number(self, j):
+            return wave_number if n == 3 else 0.0
 
         def logarithms(self, j, values, smallest):
             return values
 
-    return Data(s=[1.0], half_range=half_range), x, z, variances
+    return Data(), x, z, variances
 
 
 def hyperparameters(n):
@@ -53,7 +53,7 @@ def covariance(logarithms, x, y, wave_number=6.0):
 def test_likelihood_and_its_gradient(n):
     data, x, z, variances = made_up(n)
     p = hyperparameters(n)
-    arguments = z, variances, gaussian_process._squares(x), data.waves(0, x[:, -1], x[:, -1])
+    arguments = z, variances, x, data.wave_number(0)
     value, gradient = gaussian_process._negative_log_likelihood(p, *arguments)
     K = covariance(p, x, x) + np.diag(np.exp(p[:2]) @ variances)
     assert value == pytest.approx(z @ np.linalg.solve(K, z) / 2 + np.linalg.slogdet(K)[1] / 2, rel=1e-10)

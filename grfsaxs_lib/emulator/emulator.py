@@ -119,30 +119,24 @@ class Emulator:
             Intensity on the paper's scale, for `add_noise`.
         """
         theta = _as_array(self.case, parameters)
-        shifts, rest = self.residuals(parameters)
-        weights = rng.standard_normal(shifts.shape)
-        weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-        shift = np.sum(weights * shifts, axis=1) + self._residuals.drift(theta)
-        return np.exp(self._mean(shifted(theta, shift)) + np.einsum("nk,nkq->nq", weights, rest))
+        shift, residual = self._residuals.draw(theta, rng)
+        return np.exp(self._mean(shifted(theta, shift)) + residual)
 
-    def residuals(self, parameters, count=None):
-        """What `draw` combines: those of the nearest real structures, at the size that they have here.
+    def residuals(self, parameters, count):
+        """Scale shifts and residuals of the nearest real structures, at the size that they have at the parameters.
 
         Parameters
         ----------
         parameters
             As in `mean`.
-        count : int, optional
-            How many, two or more; by default as many as `draw` combines.
+        count : int
+            How many, two or more.
 
         Returns
         -------
         scale_shifts : (n_sample, count) ndarray of float64
         residuals : (n_sample, count, n_q) ndarray of float64
         """
-        count = self.settings.neighbours if count is None else count
-        if not 2 <= count <= len(self.structures):
-            raise ValueError(f"count must be from 2 to {len(self.structures)}, the structures learned; got {count}")
         return self._residuals.nearest(_as_array(self.case, parameters), count)
 
     def scale_shift_sd(self, theta):

@@ -15,6 +15,7 @@ from scipy.interpolate import CubicSpline, make_interp_spline, make_lsq_spline
 from scipy.linalg import cho_factor, cho_solve, lapack
 from scipy.optimize import minimize
 
+from .. import compiled
 from .coordinates import coordinate_ends, to_coordinates
 from .settings import DEFAULT
 
@@ -93,32 +94,77 @@ class Nodes:
             return values
         return np.log(np.maximum(values, self.settings.least_share * smallest)) + self.level[j]
 
-    def waves(self, j, x, y):
-        """Cosines of the phase differences at node j between thicknesses x and y, and of their doubles.
-
-        None in two phases.
-        """
-        cosines = [np.cos(self.s[j] * half * (x[:, np.newaxis] - y)) for half in self.half_range]
-        return [wave for cosine in cosines for wave in (cosine, 2 * cosine**2 - 1)]
+    def wave_number(self, j):
+        """Phase at node j per unit of the last coordinate, that of the thickness; 0 in two phases."""
+        return self.s[j] * self.half_range.sum()
 
 
 def _unpack(hyperparameters, n):
     """(noise, amplitudes, lengths) for n coordinates.
 
-    Noise has two variances, of what scales with the scatter of a box and a nugget. Amplitudes are those of the
-    stationary process, the wave and its overtone; lengths those of the stationary process and of the waves.
+    Noise has two variances, of what scales with the scatter of a box and a nugget. Amplitudes (3,) are those of the
+    stationary process, the wave and its overtone; lengths (2, n) those of the stationary process and of the waves.
+    Without waves their amplitudes are 0.
     """
     p = hyperparameters
     if n == 2:
-        return p[:2], p[2:3], [p[3:]]
-    return p[:2], [p[2], *p[6:8]], [p[3:6], p[8:]]
+        return p[:2], np.array([p[2], 0, 0]), np.stack([p[3:], np.ones(2)])
+    return p[:2], np.array([p[2], *p[6:8]]), np.stack([p[3:6], p[8:]])
 
 
-def _covariances(amplitudes, lengths, squares, waves):
-    """Of the stationary process, the wave and its overtone; `squares` are those of the differences of coordinates."""
-    envelopes = [np.exp(-np.tensordot(length**-2.0, squares, 1) / 2) for length in lengths]
-    first = amplitudes[0] * envelopes[0]
-    return [first, *(a * envelopes[1] * wave for a, wave in zip(amplitudes[1:], waves, strict=True))]
+_jit = compiled.serial("contract", "reassoc")
+
+
+@_jit
+def _parts(x, y, amplitudes, precisions, wave_number):
+    """Covariances of the stationary process, the wave and its overtone between two points; precisions: lengths**-2."""
+    first = second = 0.0
+    for axis in range(x.size):
+        square = (x[axis] - y[axis]) ** 2
+        first += square * precisions[0, axis]
+        second += square * precisions[1, axis]
+    stationary = amplitudes[0] * np.exp(-first / 2)
+    if wave_number == 0:
+        return stationary, 0.0, 0.0
+    cosine, envelope = np.cos(wave_number * (x[-1] - y[-1])), np.exp(-second / 2)
+    return stationary, amplitudes[1] * envelope * cosine, amplitudes[2] * envelope * (2 * cosine * cosine - 1)
+
+
+@_jit
+def _fill(x, amplitudes, precisions, wave_number, covariance):
+    """Write the lower triangle of the covariance of the signal at points x (n, n_coordinate)."""
+    for i in range(len(x)):
+        for j in range(i + 1):
+            stationary, wave, overtone = _parts(x[i], x[j], amplitudes, precisions, wave_number)
+            covariance[i, j] = stationary + wave + overtone
+
+
+@_jit
+def _differentiate(x, amplitudes, precisions, wave_number, inverse, alpha, slopes):
+    """Add up the derivatives of -2 times the negative log likelihood, by log amplitudes and by log lengths.
+
+    `inverse` is the lower triangle of that of the covariance, alpha its product with the values. In `slopes` are those
+    by the three amplitudes, by the lengths of the stationary process and by those of the waves.
+    """
+    n = x.shape[1]
+    for i in range(len(x)):
+        for j in range(i + 1):
+            stationary, wave, overtone = _parts(x[i], x[j], amplitudes, precisions, wave_number)
+            weight = (alpha[i] * alpha[j] - inverse[i, j]) * (1.0 if i == j else 2.0)
+            slopes[0] += weight * stationary
+            slopes[1] += weight * wave
+            slopes[2] += weight * overtone
+            for axis in range(n):
+                square = weight * (x[i, axis] - x[j, axis]) ** 2
+                slopes[3 + axis] += square * precisions[0, axis] * stationary
+                slopes[3 + n + axis] += square * precisions[1, axis] * (wave + overtone)
+
+
+def _covariance(x, amplitudes, lengths, wave_number):
+    """(n, n) ndarray: covariance of the signal at points x (n, n_coordinate), of which the lower triangle is filled."""
+    covariance = np.zeros((len(x), len(x)))
+    _fill(x, amplitudes, lengths**-2.0, wave_number, covariance)
+    return covariance
 
 
 def search_kernels(data, known=None):
@@ -135,7 +181,7 @@ def search_kernels(data, known=None):
     def search(j, some):
         _, x, z, variances = data(j)
         x, z, variances = x[some], (z[some] - z.mean()) / z.std(), variances[:, some]
-        arguments = z, variances, _squares(x), data.waves(j, x[:, -1], x[:, -1])
+        arguments = z, variances, x, data.wave_number(j)
         starts = [start[:count] for start in _STARTS] if known is None else [np.log(known[j])]
         found = [minimize(_negative_log_likelihood, start, arguments, **options) for start in starts]
         return min(found, key=lambda result: result.fun).x
@@ -146,29 +192,20 @@ def search_kernels(data, known=None):
     return np.exp([np.interp(positions, positions[chosen], column) for column in np.transpose(logs)]).T
 
 
-def _squares(x):
-    """(n_coordinate, n, n) ndarray: squares of the differences of coordinates."""
-    return (x.T[:, :, np.newaxis] - x.T[:, np.newaxis]) ** 2
-
-
-def _negative_log_likelihood(logarithms, z, variances, squares, waves):
+def _negative_log_likelihood(logarithms, z, variances, x, wave_number):
     """Less a constant, and its gradient."""
-    noise, amplitudes, lengths = _unpack(np.exp(logarithms), len(squares))
-    parts = _covariances(amplitudes, lengths, squares, waves)
-    factor = cho_factor(sum(parts) + np.diag(noise @ variances), lower=True)
-    lower = np.tril(lapack.dpotri(factor[0], lower=1)[0])
-    inverse = lower + np.tril(lower, -1).T
-    alpha = inverse @ z
-    slope = np.outer(alpha, alpha) - inverse
-
-    def along(parts, lengths):
-        weighted = slope * sum(parts)
-        return [np.sum(weighted * square) / length**2 for square, length in zip(squares, lengths, strict=True)]
-
-    of_amplitudes = [np.sum(slope * part) for part in parts]
-    gradient = [*(noise * (variances @ np.diag(slope))), of_amplitudes[0], *along(parts[:1], lengths[0])]
-    if waves:
-        gradient += [*of_amplitudes[1:], *along(parts[1:], lengths[1])]
+    n = x.shape[1]
+    noise, amplitudes, lengths = _unpack(np.exp(logarithms), n)
+    covariance = _covariance(x, amplitudes, lengths, wave_number)
+    covariance[np.diag_indices(len(x))] += noise @ variances
+    factor = cho_factor(covariance, lower=True)
+    alpha = cho_solve(factor, z)
+    inverse = lapack.dpotri(factor[0], lower=1)[0]
+    slopes = np.zeros(3 + 2 * n)
+    _differentiate(x, amplitudes, lengths**-2.0, wave_number, inverse, alpha, slopes)
+    gradient = [*(noise * (variances @ (alpha**2 - np.diag(inverse)))), slopes[0], *slopes[3 : 3 + n]]
+    if n == 3:
+        gradient += [*slopes[1:3], *slopes[3 + n :]]
     return z @ alpha / 2 + np.log(np.diag(factor[0])).sum(), -np.array(gradient) / 2
 
 
@@ -224,8 +261,8 @@ def _interpolate_node(data, j, hyperparameters, axes, inflation):
     there, x, z, variances = data(j)
     mean, sd = z.mean(), z.std()
     noise, amplitudes, lengths = _unpack(hyperparameters, len(axes))
-    noise = noise @ variances
-    covariance = sum(_covariances(amplitudes, lengths, _squares(x), data.waves(j, x[:, -1], x[:, -1])))
+    noise, wave_number = noise @ variances, data.wave_number(j)
+    covariance = _covariance(x, amplitudes, lengths, wave_number)
     covariance[np.diag_indices(len(x))] += noise
     factor = cho_factor(covariance, lower=True, overwrite_a=True)
     alpha = cho_solve(factor, (z - mean) / sd)
@@ -233,11 +270,11 @@ def _interpolate_node(data, j, hyperparameters, axes, inflation):
         diagonal = np.diag(lapack.dpotri(factor[0], lower=1)[0])
         inflation[there, j] = 1 / (diagonal * noise)
     heights = [amplitudes[0]]
-    waves = data.waves(j, axes[-1], x[:, -1])
-    if waves:
-        heights.append(sum(a * wave for a, wave in zip(amplitudes[1:], waves, strict=True)))
+    if wave_number:
+        cosine = np.cos(wave_number * (axes[-1][:, np.newaxis] - x[:, -1]))
+        heights.append(amplitudes[1] * cosine + amplitudes[2] * (2 * cosine**2 - 1))
     values = 0.0
-    for height, scales in zip(heights, lengths, strict=True):
+    for height, scales in zip(heights, lengths[: len(heights)], strict=True):
         *others, last = [
             np.exp(-(((axis[:, np.newaxis] - column) / scale) ** 2) / 2)
             for axis, column, scale in zip(axes, x.T, scales, strict=True)

@@ -9,6 +9,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.spatial import KDTree
 
 from ..parameters import Case
@@ -56,9 +57,24 @@ class Residuals:
 
     def nearest(self, theta, count):
         """Scale shifts (n_sample, count) and residuals (n_sample, count, n_q) of the nearest structures, at theta."""
-        _, rows = self._tree.query(neighbour_coordinates(self.case, theta, self.settings), count)
+        rows = self._rows(theta, count)
         shifts = self.shifts[rows] * self.scale_shift_sd(theta)[:, np.newaxis]
         return shifts, self.residuals[rows] * usual_sd(theta, self.settings)[:, np.newaxis, np.newaxis]
+
+    def draw(self, theta, rng):
+        """Scale shifts (n_sample,), with the drift, and residuals (n_sample, n_q) of new structures at theta."""
+        rows = self._rows(theta, self.settings.neighbours)
+        weights = rng.standard_normal(rows.shape)
+        weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+        shifts = np.sum(weights * self.shifts[rows], axis=1) * self.scale_shift_sd(theta) + self.drift(theta)
+        starts = np.arange(0, rows.size + 1, rows.shape[1])
+        combination = csr_array((weights.ravel(), rows.ravel(), starts), shape=(len(rows), len(self.structures)))
+        return shifts, combination @ self.residuals * usual_sd(theta, self.settings)[:, np.newaxis]
+
+    def _rows(self, theta, count):
+        if not 2 <= count <= len(self.structures):
+            raise ValueError(f"count must be from 2 to {len(self.structures)}, the structures learned; got {count}")
+        return self._tree.query(neighbour_coordinates(self.case, theta, self.settings), count)[1]
 
 
 def learn(case, theta, shifts, precision, residuals, settings):

@@ -14,13 +14,13 @@ import numpy as np
 
 from ..emulator.coordinates import from_coordinates, layer_nanometres, prior_limits, to_coordinates
 from ..grid import PAPER_Q
-from ..measurement.preprocess import log_intensity
+from ..measurement.preprocess import porod_invariant
 from ..parameters import check
 from .optimise import covariance_factors
 from .settings import Settings
 from .spline import collocation_matrix, collocation_points, look_up
 
-_AT_A_TIME = 256  # points whose curves are held in memory
+_AT_A_TIME = 1024  # points whose curves are held in memory
 _NEIGHBOURS_AT_A_TIME = 32  # points of which all q of their neighbours are
 
 
@@ -184,7 +184,9 @@ def _tabulate(emulator, edges, settings):
     n = len(emulator.case.outputs)
 
     def mean(x):
-        return average(log_intensity(np.exp(emulator.mean_at(x)), PAPER_Q).astype(np.float64), edges)
+        curves = emulator.mean_at(x)
+        invariant = porod_invariant(np.exp(curves), PAPER_Q)
+        return average(curves, edges) - np.log(4 * np.pi * invariant)[:, np.newaxis]
 
     size = (*settings.table[:n], *[1] * (3 - n))
     table = _in_blocks(mean, _grid([collocation_points(m) for m in size[:n]])).reshape(*size, -1)

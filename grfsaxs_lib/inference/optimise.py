@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 from threadpoolctl import threadpool_limits
 
-from .spline import evaluate, interpolate, jit, look_up, nodes, parallel
+from .spline import evaluate, evaluate_alone, interpolate, jit, look_up, nodes, parallel
 
 _STEPS = 15  # at most
 _LONGEST = 0.3  # step
@@ -169,16 +169,16 @@ def log_likelihoods(curves, factors, points, table, thickness):
 def _log_likelihoods(curves, factors, points, table, thickness, values):
     n, n_point, _ = points.shape
     for m in prange(n):
-        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
+        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((1, curves.shape[1]))
         x = np.empty(3)
         for k in range(n_point):
             x[:] = points[m, k]
             _inside(x, thickness)
             values[m, k] = -np.inf
             if np.abs(x - points[m, k]).max() == 0:
-                evaluate(table, x, weights, slopes, value)
+                evaluate_alone(table, x, weights, slopes, value[0])
                 value[0] = curves[m] - value[0]
-                _whiten(factors[m], value[:1])
+                _whiten(factors[m], value)
                 values[m, k] = -np.dot(value[0], value[0]) / 2
 
 

@@ -6,11 +6,13 @@ scale of the box; the scale shift is taken off at the end.
 """
 
 import numpy as np
+from numba import prange
 from scipy.special import log_ndtr, ndtri_exp
 
 from ..emulator.coordinates import from_coordinates
 from .curve_model import padded
 from .optimise import log_likelihoods
+from .spline import parallel
 
 _FREEDOM = 6  # degrees of the t distributions: tails that are heavier than those of a posterior
 
@@ -123,11 +125,23 @@ def _choose(shares, count, rng):
 
 
 def _log_mixture(x, centres, inverses, shares):
-    """Log density, less a constant, of t distributions around the centres."""
-    p = x.shape[-1]
-    total = np.zeros(x.shape[:2])
-    for k in range(centres.shape[1]):
-        z = np.einsum("nij,nmj->nmi", inverses[:, k], x - centres[:, k, np.newaxis])
-        height = shares[:, k] * np.abs(np.prod(np.diagonal(inverses[:, k], axis1=1, axis2=2), axis=1))
-        total += height[:, np.newaxis] * (1 + np.sum(z**2, axis=-1) / _FREEDOM) ** (-(_FREEDOM + p) / 2)
-    return np.log(total + 1e-300)
+    """Log density, less a constant, of t distributions around the centres; the inverses are lower triangular."""
+    heights = shares * np.abs(np.prod(np.diagonal(inverses, axis1=2, axis2=3), axis=2))
+    density = np.zeros(x.shape[:2])
+    _add_mixture(x, centres, np.ascontiguousarray(inverses), heights, density)
+    return np.log(density + 1e-300)
+
+
+@parallel
+def _add_mixture(x, centres, inverses, heights, density):
+    n, n_draw, p = x.shape
+    for m in prange(n):
+        for k in range(centres.shape[1]):
+            for d in range(n_draw):
+                square = 0.0
+                for i in range(p):
+                    z = 0.0
+                    for j in range(i + 1):
+                        z += inverses[m, k, i, j] * (x[m, d, j] - centres[m, k, j])
+                    square += z * z
+                density[m, d] += heights[m, k] * (1 + square / _FREEDOM) ** (-(_FREEDOM + p) / 2)

@@ -91,6 +91,25 @@ def evaluate(table, x, weights, slopes, value):
 
 
 @jit
+def evaluate_alone(table, x, weights, slopes, value):
+    """Value (n_bin,) at x, without the derivatives of `evaluate`."""
+    n0, n1, n2, n_bin = table.shape
+    i, j, k = (
+        spline(x[0], n0, weights[0], slopes[0]),
+        spline(x[1], n1, weights[1], slopes[1]),
+        spline(x[2], n2, weights[2], slopes[2]),
+    )
+    value[:] = 0.0
+    for p in range(min(4, n0)):
+        for q in range(min(4, n1)):
+            for r in range(min(4, n2)):
+                w = weights[0, p] * weights[1, q] * weights[2, r]
+                row = table[i + p, j + q, k + r]
+                for b in range(n_bin):
+                    value[b] += w * row[b]
+
+
+@jit
 def interpolate(table, x, weights, value):
     """Linear interpolation of the values of a table at x."""
     n0, n1, n2, n_bin = table.shape
@@ -114,7 +133,6 @@ def look_up(points, table, deviation):
 @parallel
 def _look_up(points, table, deviation, curves, deviations):
     for i in prange(len(points)):
-        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, table.shape[3]))
-        evaluate(table, points[i], weights, slopes, value)
-        curves[i] = value[0]
+        weights, slopes = np.empty((3, 4)), np.empty((3, 4))
+        evaluate_alone(table, points[i], weights, slopes, curves[i])
         interpolate(deviation, points[i], weights, deviations[i])
