@@ -30,7 +30,7 @@ PAPER_HYPERPARAMETERS = {
 PAPER_SCHEDULE = {"n_estimators": 50_000, "patience": 1000, "repeats": 10}
 
 FEW_CURVES_HYPERPARAMETERS = PAPER_HYPERPARAMETERS | {
-    "learning_rate": 0.03,
+    "learning_rate": 0.1,
     "max_depth": 6,
     "subsample": 0.5,
     "max_bin": 64,
