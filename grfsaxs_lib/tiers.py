@@ -32,7 +32,8 @@ TIERS = {
         learning_case="three_phase_high", emulated_counts=[640, 2560, 10_000, 40_000, 160_000],  # 07
         real_counts=[640, 2560],  # 07
         judged_on="holdout", n_judged=512, n_seen=20_000, n_resample=2000,  # 08
-        n_replicates=500,  # 08
+        n_replicates=500, reconstruction_size=512,  # 09
+        rival_size=256, prior_size=512, loop_size=128, n_prior=12, n_rounds=5,  # 14
         n_sigma=400, n_wide=1500, side_n_estimators=1500, side_patience=100,  # 09
         network_width=128, network_epochs=200,  # 09
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,  # 11
@@ -52,7 +53,8 @@ TIERS = {
         n_estimators=50_000, patience=1000, repeats=10,
         learning_case="three_phase_high", emulated_counts=[2560, 10_000, 40_000, 160_000], real_counts=[640, 2560],
         judged_on="test", n_judged=2**17, n_seen=2**19, n_resample=2000,
-        n_replicates=500,
+        n_replicates=500, reconstruction_size=512,
+        rival_size=256, prior_size=512, loop_size=128, n_prior=48, n_rounds=5,
         n_sigma=2**14, n_wide=2**16, other_sigma=4.0, side_n_estimators=50_000, side_patience=1000,
         network_width=512, network_epochs=200,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
