@@ -33,14 +33,14 @@ def find_notebooks():
 
 
 def notebook_parameters(notebook, tier, **more):
-    """Parameters of a notebook: those that its parameters cell declares, with the values of the tier.
+    """Parameters of a notebook: those that its parameters cell declares, with the values of a run.
 
     Parameters
     ----------
     notebook : Path
     tier : str
     **more
-        Values that come before those of the tier, such as the device.
+        Further values, such as the device.
 
     Returns
     -------
@@ -49,7 +49,8 @@ def notebook_parameters(notebook, tier, **more):
     import papermill
 
     own = {name: literal_eval(entry["default"]) for name, entry in papermill.inspect_notebook(notebook).items()}
-    given = {"tier": tier, **tiers.TIERS[tier], **more}
+    # Notebooks that still declare sizes get those of the tier.
+    given = {**tiers.TIERS[tier], "tier": tier, **more}
     return own | {name: value for name, value in given.items() if name in own}
 
 
@@ -146,7 +147,7 @@ def _shown(path):
 
 def plan_shards(tier, device="cpu"):
     """The shards that notebook 04 makes at a tier; none at tiers whose curves come from emulators."""
-    p = notebook_parameters(_notebook("04"), tier)
+    p = tiers.TIERS[tier]
     return store.plan(
         {split: p[f"n_{split}"] for split in keys.SPLITS if p[f"n_{split}"]},
         directory=results.data_directory(tier) / "datasets",
@@ -159,7 +160,7 @@ def plan_shards(tier, device="cpu"):
 
 def plan_runs(tier, device="cpu"):
     """The training runs of the final models that notebook 07 makes at a tier; what they learn from must be there."""
-    p = notebook_parameters(_notebook("07"), tier)
+    p = tiers.TIERS[tier] | {"seed": notebook_parameters(_notebook("07"), tier)["seed"]}
     return runs.plan_models(
         [samples.source_of(tier, case) for case in p["trained_cases"]],
         directory=results.data_directory(tier) / "runs",

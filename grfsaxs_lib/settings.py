@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from . import cli
+from . import tiers
 from .grid import PAPER_GRID, PAPER_Q
 from .measurement.noise import NOISE_LEVEL_RANGE
 from .paper import numbers
@@ -141,14 +141,12 @@ def _of_training():
 
 
 def _of_tier(tier):
-    numbered = {notebook.name[:2]: notebook for notebook in cli.find_notebooks()}
-    data, models, study = (cli.notebook_parameters(numbered[number], tier) for number in ("04", "07", "09"))
-    used = training.final_hyperparameters(tier)
+    sizes, used = tiers.TIERS[tiers.check_tier(tier)], training.final_hyperparameters(tier)
     rows = [
-        *(("§2.3", f"simulated {split} curves", n, data[f"n_{split}"]) for split, n in numbers.N_SAMPLES.items()),
+        *(("§2.3", f"simulated {split} curves", n, sizes[f"n_{split}"]) for split, n in numbers.N_SAMPLES.items()),
         *(("§2.4", f"{name} used", value, used[name]) for name, value in training.PAPER_HYPERPARAMETERS.items()),
-        *(("§2.4", f"{name} used", value, models[name]) for name, value in training.PAPER_SCHEDULE.items()),
-        ("§2.5", "curves of the case study", numbers.CASE_STUDY_CURVES, study["n_replicates"]),
+        *(("§2.4", f"{name} used", value, sizes[name]) for name, value in training.PAPER_SCHEDULE.items()),
+        ("§2.5", "curves of the case study", numbers.CASE_STUDY_CURVES, sizes["n_replicates"]),
     ]
     return [Setting(*row, everywhere=tier == "paper") for row in rows]
 

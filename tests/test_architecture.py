@@ -27,7 +27,7 @@ ALLOWED = {
     "evaluation": {"grid"},
     "plotting": {"grid", "evaluation", "measurement"},
     "trees": {"grid", "datasets", "emulator", "evaluation", "measurement", "results", "tasks", "tiers"},
-    "settings": {"grid", "physics", "measurement", "trees", "paper", "tiers", "cli"},
+    "settings": {"grid", "physics", "measurement", "datasets", "trees", "paper", "tiers"},
     "cli": {"grid", "physics", "datasets", "trees", "paper", "results", "tiers", "tasks"},
     "__init__": {"grid", "physics", "measurement", "parameters"},
 }

@@ -15,7 +15,10 @@ import nbformat
 import pytest
 
 from grfsaxs_lib import cli, files, tiers
+from grfsaxs_lib.datasets import keys
+from grfsaxs_lib.grid import Grid
 from grfsaxs_lib.paper import numbers
+from grfsaxs_lib.parameters import CASES
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::grfsaxs_lib.SmallBoxWarning")
@@ -29,28 +32,21 @@ def elsewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_parameter_of_a_tier_is_some_notebooks():
-    declared = {name: set() for name in tiers.TIERS}
-    for notebook in cli.find_notebooks():
-        for tier, names in declared.items():
-            names |= set(cli.notebook_parameters(notebook, tier))
-    assert {tier: set(values) - declared[tier] for tier, values in tiers.TIERS.items()} == dict.fromkeys(
-        tiers.TIERS, set()
-    )
+@pytest.fixture
+def small(monkeypatch):
+    """The quick tier with data sets of its own, of tiny structures."""
+    sizes = {"n_train": 48, "n_validation": 16, "n_test": 16, "shard_size": 20, "n_estimators": 3, "pooling": 5}
+    monkeypatch.setitem(tiers.TIERS, "quick", tiers.TIERS["quick"] | sizes | {"trained_cases": list(CASES)})
+    monkeypatch.setattr(cli, "PAPER_GRID", Grid(16, 1.0))
 
 
-def test_the_smoke_tier_is_the_notebooks_defaults():
-    """So that nbval, which knows no tiers, runs what the quick tier runs."""
-    for notebook in cli.find_notebooks():
-        quick = cli.notebook_parameters(notebook, "quick")
-        quick.pop("overwrite", None)  # the files of an earlier version of the simulation are replaced
-        assert quick == {name: value for name, value in _defaults(notebook).items() if name in quick}, notebook.name
-
-
-def _defaults(notebook):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tiers.TIERS, "quick", {})
-        return cli.notebook_parameters(notebook, "quick")
+def test_every_size_of_a_tier_is_read_somewhere():
+    texts = [path.read_text() for path in cli.find_notebooks()]
+    texts += [(Path(cli.__file__).parent / name).read_text() for name in ("cli.py", "settings.py", "trees/samples.py")]
+    read = set(re.findall(r'\[\\?"(\w+)\\?"\]', "".join(texts)))
+    names = set().union(*tiers.TIERS.values())
+    assert names - read - {f"n_{split}" for split in keys.SPLITS} == set()
+    assert all(sizes.keys() == names for sizes in tiers.TIERS.values())
 
 
 def test_the_paper_tier_is_the_papers():
@@ -58,11 +54,12 @@ def test_the_paper_tier_is_the_papers():
     assert len(shards) == 896
     assert sum(shard.indices.size for shard in shards) == 4 * sum(numbers.N_SAMPLES.values()) == 3_670_016
     assert {(shard.grid.size, shard.grid.voxel_size, shard.smoothing_sigma) for shard in shards} == {(512, 0.5, 2.0)}
-    parameters = cli.notebook_parameters(cli.find_notebooks()[6], "paper")
-    assert (parameters["n_estimators"], parameters["patience"], parameters["repeats"]) == (50_000, 1000, 10)
+    sizes = tiers.TIERS["paper"]
+    assert (sizes["n_estimators"], sizes["patience"], sizes["repeats"]) == (50_000, 1000, 10)
+    assert sizes["trained_cases"] == list(CASES)
 
 
-def test_shares_and_status(elsewhere, capsys):
+def test_shares_and_status(elsewhere, capsys, small):
     cli.main(["status", "quick"])
     assert "missing: 320 curves; no rate measured yet" in capsys.readouterr().out
     cli.main(["generate", "quick", "--shards", "1/7"])
@@ -75,10 +72,14 @@ def test_shares_and_status(elsewhere, capsys):
     assert re.search(r"two_phase_low +train +1 +3 +16 +48", out)
 
 
-def test_status_of_the_training_runs(elsewhere, capsys, monkeypatch):
-    for name, value in {"n_train": 20, "n_validation": 4, "n_test": 4, "grid_size": 16, "n_estimators": 3}.items():
-        monkeypatch.setitem(tiers.TIERS["quick"], name, value)
+def test_tiers_without_data_sets(elsewhere, capsys):
+    cli.main(["status", "laptop"])
+    assert "simulates no data sets: its models learn from the curves of emulators" in capsys.readouterr().out
+
+
+def test_status_of_the_training_runs(elsewhere, capsys, small):
     cli.main(["generate", "quick"])
+    # The parameters cell of notebook 07, which names the seed, is found in the repository.
     runs = cli.plan_runs("quick")
     cli.runs.execute(runs[:4], progress=False)
     cli.main(["status", "quick"])
@@ -107,7 +108,7 @@ def test_bad_calls_are_refused_before_any_work(words, message):
     assert call.stderr.startswith("run_all.sh: ") and message in call.stderr
 
 
-def test_bad_values_end_without_a_traceback(elsewhere):
+def test_bad_values_end_without_a_traceback(elsewhere, small):
     with pytest.raises(SystemExit, match="run_all.sh: shards must read 'k/n' with 1 <= k <= n"):
         cli.main(["generate", "quick", "--shards", "3/2"])
     with pytest.raises(SystemExit, match="run_all.sh: device='gpu' needs"):
@@ -140,7 +141,7 @@ def test_no_output_at_all(elsewhere, monkeypatch):
     cli.main(["status", "quick"])
 
 
-def test_a_shard_that_cannot_be_written(elsewhere, monkeypatch):
+def test_a_shard_that_cannot_be_written(elsewhere, monkeypatch, small):
     target = cli.plan_shards("quick")[1].path
 
     def generate(shards, client):
@@ -288,13 +289,9 @@ def ends_with_all_its_children(process, is_busy):
     return process.returncode
 
 
-def start(*words):
+def start(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "grfsaxs_lib.cli", *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -311,12 +308,22 @@ def test_a_signal_ends_the_kernel(one_notebook):
         "(results.root_directory() / 'busy').touch()\n"
         "time.sleep(60)"
     )
-    with start("run", "quick") as process:
+    with start("-m", "grfsaxs_lib.cli", "run", "quick") as process:
         assert ends_with_all_its_children(process, (root / "busy").exists) == 143
 
 
 @needs_proc
 def test_a_signal_ends_the_workers(elsewhere):
     folder = elsewhere / "data" / "quick" / "datasets"
-    with start("generate", "quick", "--scheduler", "local:2") as process:
+    code = (
+        "from grfsaxs_lib import cli, tiers\n"
+        "from grfsaxs_lib.grid import Grid\n"
+        "cli.PAPER_GRID = Grid(48, 1.0)\n"
+        "tiers.TIERS['quick'] |= {'n_train': 400, 'n_validation': 40, 'n_test': 40, 'shard_size': 20}\n"
+        "if __name__ == '__main__':\n"
+        "    cli.main(['generate', 'quick', '--scheduler', 'local:2'])\n"
+    )
+    script = elsewhere / "generate.py"
+    script.write_text(code)
+    with start(script) as process:
         assert ends_with_all_its_children(process, lambda: folder.is_dir() and any(folder.glob("*.nc"))) == 143
