@@ -99,8 +99,9 @@ def save_figure(fig, name, *, tier):
         "pdf": {"Title": name, "Subject": about, "CreationDate": None, "Creator": None, "Producer": None},
         "png": {"Title": name, "Description": about, "Software": None},
     }
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")  # the layout is found once: it would take half of the time of each file
+    for _ in range(3):  # with axes of a fixed aspect the layout needs three passes
+        fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # it is found once: it would take half of the time of each file
     paths = [stem.with_suffix(f".{kind}") for kind in metadata]
     for path, (kind, about) in zip(paths, metadata.items(), strict=True):
         with moved_into_place(path) as temporary:
