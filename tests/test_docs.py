@@ -85,7 +85,7 @@ def test_the_readme_names_what_is_cited():
 def test_the_readme_has_the_training_curves_of_each_tier():
     rows = re.findall(r"^\| `(\w+)` \| ([\d ]+), (\w+) \|", README, flags=re.M)
     assert {tier: (int(count.replace(" ", "")), kind) for tier, count, kind in rows} == {
-        tier: (sizes["n_training_curves"], "simulated" if sizes["n_train"] else "emulated")
+        tier: (sizes["n_train"], "simulated") if sizes["n_train"] else (sizes["n_training_curves"], "emulated")
         for tier, sizes in tiers.TIERS.items()
     }
 
