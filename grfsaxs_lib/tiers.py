@@ -6,9 +6,10 @@ be changed for another size of run, in a notebook opened by hand too.
 
 # fmt: off
 _QUICK = dict(
-    grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # 00, 01, 03: voxels an edge, nm, voxels
+    grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # 00, 01: voxels an edge, nm, voxels
     scaling_parameter=2.0, n_field=32,  # 01
     figure_grid_size=64, figure_voxel_size=1.0, figure_smoothing_sigma=1.0,  # 02
+    box_size=64, n_averaged=32,  # 03
     n_live=1,  # 04: reference curves that are simulated again
     n_train=0, n_validation=0, n_test=0, shard_size=2**12, overwrite=False,  # 04: simulated structures of a case
     emulated_cases=["two_phase_low", "three_phase_high"], n_structures=256,  # 06
@@ -20,7 +21,7 @@ _QUICK = dict(
     n_replicates=60, reconstruction_size=256,  # 09
     n_side=2000, side_n_estimators=100, side_patience=20,  # 10
     network_width=64, network_epochs=60, n_sigma=2, other_sigma=4.0,  # 10
-    n_emulated=1000, emulated_n_estimators=60, emulated_patience=20,  # 11
+    n_judged_fits=100, n_emulated=600, emulated_n_estimators=60, emulated_patience=20,  # 11
     n_curves=100, n_replicates_kept=60, learning_cases=["two_phase_low"], learning_sizes=[64, 128],  # 12
     threads=2, rival_size=128, prior_size=128, loop_size=64, n_prior=4, n_rounds=1,  # 14
     survey_grid_size=80, n_survey=6,  # 15
@@ -31,6 +32,7 @@ TIERS = {
     "laptop": _QUICK | dict(
         grid_size=128,
         figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
+        box_size=128, n_averaged=64,
         n_live=6,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
         n_training_curves=800_000,
@@ -40,7 +42,7 @@ TIERS = {
         judged_on="holdout", n_judged=512, n_seen=20_000, n_resample=2000,
         n_replicates=500, reconstruction_size=512,
         n_side=20_000, side_n_estimators=1000, side_patience=50, network_width=128, network_epochs=200, n_sigma=48,
-        n_emulated=40_000, emulated_n_estimators=3000, emulated_patience=40,
+        n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
         n_curves=1024, n_replicates_kept=500, learning_cases=["two_phase_low", "three_phase_low"],
         learning_sizes=[96, 384, 8192],
         rival_size=256, prior_size=512, loop_size=128, n_prior=12, n_rounds=5,
@@ -49,6 +51,7 @@ TIERS = {
     "paper": _QUICK | dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
         figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
+        box_size=128, n_averaged=512,
         n_live=6, n_train=2**19, n_validation=2**18, n_test=2**17,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
         trained_cases=["two_phase_low", "two_phase_high", "three_phase_low", "three_phase_high"], pooling=1,
@@ -58,7 +61,7 @@ TIERS = {
         n_judged=2**17, n_seen=2**19, n_resample=2000,
         n_replicates=500, reconstruction_size=512,
         n_side=2**19, side_n_estimators=50_000, side_patience=1000, network_width=512, network_epochs=200, n_sigma=2**12,
-        n_emulated=2**19, emulated_n_estimators=50_000, emulated_patience=1000,
+        n_judged_fits=1024, n_emulated=100_000, emulated_n_estimators=3000, emulated_patience=100,
         n_curves=1024, n_replicates_kept=500, learning_cases=["two_phase_low", "three_phase_low"],
         learning_sizes=[96, 192, 384, 768, 1536, 8192],
         rival_size=256, prior_size=512, loop_size=128, n_prior=48, n_rounds=5,
