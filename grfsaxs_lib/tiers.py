@@ -1,7 +1,7 @@
 """The tiers: how many curves, trees and structures each size of run takes.
 
-Each tier is one table of sizes, and a notebook takes its own from ``TIERS[tier]``. So the tier is the one word that has to
-be changed for another size of run, in a notebook opened by hand too.
+Each tier is one table of sizes, and a notebook takes its own from ``TIERS[tier]``. So the tier is the one word that has
+to be changed for another size of run, in a notebook opened by hand too.
 """
 
 # fmt: off
@@ -22,7 +22,8 @@ _QUICK = dict(
     n_side=2000, side_n_estimators=100, side_patience=20,  # 10
     network_width=64, network_epochs=60, n_sigma=2, other_sigma=4.0,  # 10
     n_judged_fits=100, n_emulated=600, emulated_n_estimators=60, emulated_patience=20,  # 11
-    n_curves=100, n_replicates_kept=60, learning_cases=["two_phase_low"], learning_sizes=[64, 128],  # 12
+    limited_cases=["two_phase_low"], n_curves=100, n_replicates_kept=60,  # 12
+    learning_cases=["two_phase_low"], learning_sizes=[64, 256],  # 12
     threads=2, rival_size=128, prior_size=128, loop_size=64, n_prior=4, n_rounds=1,  # 14
     survey_grid_size=80, n_survey=6,  # 15
 )
@@ -43,8 +44,8 @@ TIERS = {
         n_replicates=500, reconstruction_size=512,
         n_side=20_000, side_n_estimators=1000, side_patience=50, network_width=128, network_epochs=200, n_sigma=48,
         n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
-        n_curves=1024, n_replicates_kept=500, learning_cases=["two_phase_low", "three_phase_low"],
-        learning_sizes=[96, 384, 8192],
+        limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],
         rival_size=256, prior_size=512, loop_size=128, n_prior=12, n_rounds=5,
         survey_grid_size=192, n_survey=24,
     ),
@@ -60,10 +61,11 @@ TIERS = {
         learning_case="three_phase_high", emulated_counts=[2560, 10_000, 40_000, 160_000], real_counts=[640, 2560],
         n_judged=2**17, n_seen=2**19, n_resample=2000,
         n_replicates=500, reconstruction_size=512,
-        n_side=2**19, side_n_estimators=50_000, side_patience=1000, network_width=512, network_epochs=200, n_sigma=2**12,
+        n_side=2**19, side_n_estimators=50_000, side_patience=1000,
+        network_width=512, network_epochs=200, n_sigma=2**12,
         n_judged_fits=1024, n_emulated=100_000, emulated_n_estimators=3000, emulated_patience=100,
-        n_curves=1024, n_replicates_kept=500, learning_cases=["two_phase_low", "three_phase_low"],
-        learning_sizes=[96, 192, 384, 768, 1536, 8192],
+        limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
+        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 8192],
         rival_size=256, prior_size=512, loop_size=128, n_prior=48, n_rounds=5,
         survey_grid_size=512, n_survey=36,
     ),
