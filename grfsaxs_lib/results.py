@@ -99,7 +99,8 @@ def save_figure(fig, name, *, tier):
         "pdf": {"Title": name, "Subject": about, "CreationDate": None, "Creator": None, "Producer": None},
         "png": {"Title": name, "Description": about, "Software": None},
     }
-    for _ in range(3):  # with axes of a fixed aspect the layout needs three passes
+    # The layout converges at once, but for axes of a fixed aspect: they need three passes.
+    for _ in range(1 if all(ax.get_aspect() == "auto" for ax in fig.axes) else 3):
         fig.draw_without_rendering()
     fig.set_layout_engine("none")  # it is found once: it would take half of the time of each file
     paths = [stem.with_suffix(f".{kind}") for kind in metadata]
