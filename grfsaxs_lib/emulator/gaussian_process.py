@@ -112,59 +112,58 @@ def _unpack(hyperparameters, n):
     return p[:2], np.array([p[2], *p[6:8]]), np.stack([p[3:6], p[8:]])
 
 
-_jit = compiled.serial("contract", "reassoc")
+@compiled.serial("contract", "reassoc")
+def _fill(x, amplitudes, precisions, wave_number, parts):
+    """Write covariances of the stationary process, the wave and its overtone at points x (n, n_coordinate).
+
+    Of `parts` (1 or 3, n, n) the upper triangles are written; precisions are lengths**-2.
+    """
+    n, n_axis = x.shape
+    for i in range(n):
+        for j in range(i, n):
+            first = second = 0.0
+            for axis in range(n_axis):
+                square = (x[i, axis] - x[j, axis]) ** 2
+                first += square * precisions[0, axis]
+                second += square * precisions[1, axis]
+            parts[0, i, j] = amplitudes[0] * np.exp(-first / 2)
+            if len(parts) == 3:
+                cosine, envelope = np.cos(wave_number * (x[i, -1] - x[j, -1])), np.exp(-second / 2)
+                parts[1, i, j] = amplitudes[1] * envelope * cosine
+                parts[2, i, j] = amplitudes[2] * envelope * (2 * cosine * cosine - 1)
 
 
-@_jit
-def _parts(x, y, amplitudes, precisions, wave_number):
-    """Covariances of the stationary process, the wave and its overtone between two points; precisions: lengths**-2."""
-    first = second = 0.0
-    for axis in range(x.size):
-        square = (x[axis] - y[axis]) ** 2
-        first += square * precisions[0, axis]
-        second += square * precisions[1, axis]
-    stationary = amplitudes[0] * np.exp(-first / 2)
-    if wave_number == 0:
-        return stationary, 0.0, 0.0
-    cosine, envelope = np.cos(wave_number * (x[-1] - y[-1])), np.exp(-second / 2)
-    return stationary, amplitudes[1] * envelope * cosine, amplitudes[2] * envelope * (2 * cosine * cosine - 1)
-
-
-@_jit
-def _fill(x, amplitudes, precisions, wave_number, covariance):
-    """Write the lower triangle of the covariance of the signal at points x (n, n_coordinate)."""
-    for i in range(len(x)):
-        for j in range(i + 1):
-            stationary, wave, overtone = _parts(x[i], x[j], amplitudes, precisions, wave_number)
-            covariance[i, j] = stationary + wave + overtone
-
-
-@_jit
-def _differentiate(x, amplitudes, precisions, wave_number, inverse, alpha, slopes):
+@compiled.serial("contract", "reassoc")
+def _differentiate(x, precisions, parts, inverse, alpha, slopes):
     """Add up the derivatives of -2 times the negative log likelihood, by log amplitudes and by log lengths.
 
-    `inverse` is the lower triangle of that of the covariance, alpha its product with the values. In `slopes` are those
+    `inverse` is the upper triangle of that of the covariance, alpha its product with the values. In `slopes` are those
     by the three amplitudes, by the lengths of the stationary process and by those of the waves.
     """
-    n = x.shape[1]
-    for i in range(len(x)):
-        for j in range(i + 1):
-            stationary, wave, overtone = _parts(x[i], x[j], amplitudes, precisions, wave_number)
+    n, n_axis = x.shape
+    for i in range(n):
+        for j in range(i, n):
             weight = (alpha[i] * alpha[j] - inverse[i, j]) * (1.0 if i == j else 2.0)
-            slopes[0] += weight * stationary
-            slopes[1] += weight * wave
-            slopes[2] += weight * overtone
-            for axis in range(n):
-                square = weight * (x[i, axis] - x[j, axis]) ** 2
+            stationary, waves = weight * parts[0, i, j], 0.0
+            slopes[0] += stationary
+            if len(parts) == 3:
+                wave, overtone = weight * parts[1, i, j], weight * parts[2, i, j]
+                slopes[1] += wave
+                slopes[2] += overtone
+                waves = wave + overtone
+            for axis in range(n_axis):
+                square = (x[i, axis] - x[j, axis]) ** 2
                 slopes[3 + axis] += square * precisions[0, axis] * stationary
-                slopes[3 + n + axis] += square * precisions[1, axis] * (wave + overtone)
+                slopes[3 + n_axis + axis] += square * precisions[1, axis] * waves
 
 
-def _covariance(x, amplitudes, lengths, wave_number):
-    """(n, n) ndarray: covariance of the signal at points x (n, n_coordinate), of which the lower triangle is filled."""
-    covariance = np.zeros((len(x), len(x)))
-    _fill(x, amplitudes, lengths**-2.0, wave_number, covariance)
-    return covariance
+def _factored(x, amplitudes, lengths, wave_number, noise):
+    """Parts of the covariance of the signal (see `_fill`), and `cho_factor` of their sum with the noise (n,)."""
+    parts = np.zeros((3 if wave_number else 1, len(x), len(x)))
+    _fill(x, amplitudes, lengths**-2.0, wave_number, parts)
+    covariance = parts.sum(axis=0)
+    covariance[np.diag_indices(len(x))] += noise
+    return parts, cho_factor(covariance.T, lower=True, overwrite_a=True)
 
 
 def search_kernels(data, known=None):
@@ -196,13 +195,11 @@ def _negative_log_likelihood(logarithms, z, variances, x, wave_number):
     """Less a constant, and its gradient."""
     n = x.shape[1]
     noise, amplitudes, lengths = _unpack(np.exp(logarithms), n)
-    covariance = _covariance(x, amplitudes, lengths, wave_number)
-    covariance[np.diag_indices(len(x))] += noise @ variances
-    factor = cho_factor(covariance, lower=True)
+    parts, factor = _factored(x, amplitudes, lengths, wave_number, noise @ variances)
     alpha = cho_solve(factor, z)
     inverse = lapack.dpotri(factor[0], lower=1)[0]
     slopes = np.zeros(3 + 2 * n)
-    _differentiate(x, amplitudes, lengths**-2.0, wave_number, inverse, alpha, slopes)
+    _differentiate(x, lengths**-2.0, parts, inverse.T, alpha, slopes)
     gradient = [*(noise * (variances @ (alpha**2 - np.diag(inverse)))), slopes[0], *slopes[3 : 3 + n]]
     if n == 3:
         gradient += [*slopes[1:3], *slopes[3 + n :]]
@@ -262,9 +259,7 @@ def _interpolate_node(data, j, hyperparameters, axes, inflation):
     mean, sd = z.mean(), z.std()
     noise, amplitudes, lengths = _unpack(hyperparameters, len(axes))
     noise, wave_number = noise @ variances, data.wave_number(j)
-    covariance = _covariance(x, amplitudes, lengths, wave_number)
-    covariance[np.diag_indices(len(x))] += noise
-    factor = cho_factor(covariance, lower=True, overwrite_a=True)
+    _, factor = _factored(x, amplitudes, lengths, wave_number, noise)
     alpha = cho_solve(factor, (z - mean) / sd)
     if inflation is not None:  # residuals of processes without the curve: alpha / diagonal; those fitted: noise alpha
         diagonal = np.diag(lapack.dpotri(factor[0], lower=1)[0])
