@@ -47,7 +47,7 @@ TIERS = {
         limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],
         rival_size=256, prior_size=512, loop_size=128, n_prior=12, n_rounds=5,
-        survey_grid_size=192, n_survey=24,
+        survey_grid_size=192, n_survey=18,
     ),
     "paper": _QUICK | dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
