@@ -60,7 +60,7 @@ def test_title_comes_first(notebook):
     assert first["cell_type"] == "markdown" and "".join(first["source"]).startswith("# ")
 
 
-def test_one_parameters_cell_of_literals_at_smoke_tier(notebook):
+def test_one_parameters_cell_of_literals_at_the_quick_tier(notebook):
     tagged = [cell for cell in notebook.code if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
     values = {}
@@ -69,6 +69,7 @@ def test_one_parameters_cell_of_literals_at_smoke_tier(notebook):
         (target,) = statement.targets
         values[target.id] = ast.literal_eval(statement.value)
     assert values["tier"] == "quick" and values["device"] == "cpu"
+    assert values.keys() <= {"tier", "device", "seed", "scheduler"}, "sizes come from the tier alone"
     assert isinstance(values["seed"], int)
 
 
