@@ -395,6 +395,7 @@ def expect_undecided(id):
 
 
 def test_all_as_expected(root, quick_records):
+    expect_undecided("weights_width")
     write_all(PAPER)
     claims.check_claims(PAPER)
     table = claims.claims_table(PAPER)
