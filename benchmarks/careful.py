@@ -3,7 +3,7 @@ r"""The second rival: what a careful programmer gets out of NumPy and SciPy alon
 Real transforms in single precision on all cores, selection instead of sorting, lookup tables over
 the integer shells :math:`i^2+j^2+k^2` in place of 3-D arrays of :math:`|q|`, and one matrix for the
 500 averages. Tables that depend on the grid alone are made once. The filter is SciPy's with its
-default radius of 4 sigma, in single precision: wrong for deep layers (see notebook 02).
+default radius of 4 sigma, in single precision: wrong for deep layers (see notebook 15).
 """
 
 import os

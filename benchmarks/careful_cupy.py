@@ -2,7 +2,7 @@ r"""The careful rival on a GPU: what a careful programmer gets out of CuPy alone
 
 As `careful` beside this file: real transforms in single precision, selection instead of sorting, lookup tables
 over the integer shells and one matrix for the 500 averages. Its filter multiplies the spectrum, the natural choice
-where transforms are fast, and wrong for deep layers (see notebook 02).
+where transforms are fast, and wrong for deep layers (see notebook 15).
 """
 
 from functools import lru_cache

@@ -2,7 +2,7 @@ r"""The first rival: the paper's equations, typed into NumPy and SciPy in the or
 
 Nothing here is imported from the package, so the same lines serve as an independent truth in the tests.
 The filter is SciPy's with its default radius of 4 sigma: right for the layers of low porosity, wrong for
-deep ones (see notebook 02).
+deep ones (see notebook 15).
 """
 
 import numpy as np
