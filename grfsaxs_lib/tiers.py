@@ -40,7 +40,7 @@ TIERS = {
         trained_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_estimators=600, patience=40,
         n_lesson=8000, n_draws=6, search_n_estimators=150, search_patience=30,
         learning_case="three_phase_high", emulated_counts=[640, 2560, 10_000, 40_000, 160_000], real_counts=[640, 2560],
-        judged_on="holdout", n_judged=512, n_seen=20_000, n_resample=2000,
+        judged_on="test", n_judged=1024, n_seen=20_000, n_resample=2000,
         n_replicates=500, reconstruction_size=512,
         n_side=20_000, side_n_estimators=1000, side_patience=50, network_width=128, network_epochs=100, n_sigma=24,
         n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
