@@ -127,7 +127,7 @@ def time_many_shards(n_shard, n_process=2):
         made = store.generate(shards, client=client, progress=False)
         times["made"] = time.perf_counter() - start
         start = time.perf_counter()
-        opened = store.open("three_phase_low", "train", folder)
+        opened = store.open_dataset("three_phase_low", "train", folder)
         times["opened"] = time.perf_counter() - start
         start = time.perf_counter()
         again = store.generate(shards, client=client, progress=False)

@@ -5,20 +5,24 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grfsaxs_lib.datasets import reference, store
-from grfsaxs_lib.datasets.keys import keys, sample_parameters
+from grfsaxs_lib.datasets import block, reference, store
+from grfsaxs_lib.datasets.keys import PARAMETERS, keys, sample_parameters
 from grfsaxs_lib.grid import PAPER_Q
 from grfsaxs_lib.paper import numbers
 from grfsaxs_lib.parameters import CASES
 
 THERE = [
-    part for case, splits in reference.COUNTS.items() for split in splits for part in reference.parts_there(case, split)
+    part
+    for case, splits in reference.COUNTS.items()
+    for split in splits
+    for part in reference.blocks_there(case, split)
 ]
 
 
@@ -34,9 +38,9 @@ def curves(part, seed=0):
 
 def test_the_plan_holds_each_curve_once(elsewhere):
     held = {}
-    for part in reference.plan():
+    for part in reference.missing():
         assert part.indices.size <= 256
-        held.setdefault((part.case, part.split), []).extend(part.indices)
+        held.setdefault((part.case.name, part.split), []).extend(part.indices)
     assert {key: len(set(indices)) for key, indices in held.items()} == {
         (case, split): n for case, splits in reference.COUNTS.items() for split, n in splits.items()
     }
@@ -48,16 +52,18 @@ def test_they_are_the_first_samples_of_the_paper_tier(tmp_path):
         {"train": numbers.N_SAMPLES["train"]}, cases=["three_phase_low"], directory=tmp_path,
         grid=reference.PAPER_GRID, smoothing_sigma=reference.SMOOTHING_SIGMA,
     )  # fmt: skip
-    part = reference.Part("three_phase_low", "train", 0, 256)
+    part = reference.block_of("three_phase_low", "train", 0, 256)
     parameters = sample_parameters(shard.case, shard.split, shard.indices)
-    for name, values in part.parameters.items():
-        np.testing.assert_array_equal(values, parameters[name][:256])
+    for name, values in parameters.items():
+        np.testing.assert_array_equal(part.head[name], values[:256])
     seeds = keys(shard.case.name, shard.split, shard.indices, "structure")
-    np.testing.assert_array_equal(part.seeds, seeds[:256])
+    np.testing.assert_array_equal(part.head["structure_seed"], seeds[:256])
+    for name in ("smoothing_sigma", "densities", "simulation_version", "grid", "case"):
+        assert getattr(part, name) == getattr(shard, name)
 
 
 def test_a_part_is_rounded_and_read_again(elsewhere):
-    parts = [part for part in reference.plan() if part.case == "case_study"]
+    parts = [part for part in reference.missing() if part.case.name == "case_study"]
     for n, part in enumerate(parts):
         reference.write(part, curves(part, n))
     data = reference.load("case_study", "test")
@@ -71,18 +77,18 @@ def test_a_part_is_rounded_and_read_again(elsewhere):
 
 def test_counts_may_grow(elsewhere, monkeypatch):
     monkeypatch.setattr(reference, "COUNTS", {"two_phase_low": {"test": 128}})
-    (part,) = reference.plan()
+    (part,) = reference.missing()
     reference.write(part, curves(part))
-    assert reference.plan() == []
+    assert reference.missing() == []
     monkeypatch.setattr(reference, "COUNTS", {"two_phase_low": {"test": 600}})
-    assert [(part.first, part.stop) for part in reference.plan()] == [(128, 384), (384, 600)]
-    reference.write(reference.Part("two_phase_low", "test", 384, 600), curves(reference.plan()[1]))
+    assert [(part.first, part.stop) for part in reference.missing()] == [(128, 256), (256, 512), (512, 600)]
+    reference.write(reference.missing()[1], curves(reference.missing()[1]))
     with pytest.raises(ValueError, match="lacks the reference curves of two_phase_low test from 128 on"):
         reference.load("two_phase_low", "test")
 
 
 def test_parts_are_never_rewritten(elsewhere):
-    part = reference.Part("two_phase_low", "validation", 0, 128)
+    part = reference.block_of("two_phase_low", "validation", 0, 128)
     reference.write(part, curves(part))
     before = hashlib.sha256(part.path.read_bytes()).digest()
     with pytest.raises(FileExistsError, match="validation_00000-00127.nc is there.*never rewritten"):
@@ -91,7 +97,7 @@ def test_parts_are_never_rewritten(elsewhere):
 
 
 def test_refusals(elsewhere):
-    part = reference.Part("two_phase_low", "validation", 0, 128)
+    part = reference.block_of("two_phase_low", "validation", 0, 128)
     for bad in (curves(part)[1:], -curves(part), curves(part) * np.nan):
         with pytest.raises(ValueError, match="needs 128 x 500 positive numbers"):
             reference.write(part, bad)
@@ -180,7 +186,7 @@ def test_a_missing_part_is_named(study):
     with refused("00256-00499.nc is missing; git checkout -- data/reference"):
         reference.load("case_study", "test")
     with refused("is missing"):
-        reference.plan()
+        reference.missing()
 
 
 def test_parts_under_other_names_are_not_read(study):
@@ -191,7 +197,7 @@ def test_parts_under_other_names_are_not_read(study):
     with refused("00512-00767.nc is not listed in SHA256SUMS: remove it", ValueError):
         reference.load("case_study", "test")
     with refused("00512-00767.nc does not hold the index, structure_seed that its name promises; remove"):
-        reference.list_parts()
+        reference.list_unlisted()
     study[0].with_name("case_study_test_00512-00767.nc").unlink()
     with refused("00000-00255.nc is not the file"):
         reference.load("case_study", "test")
@@ -206,41 +212,43 @@ def test_a_foreign_file_is_not_read(study, name):
 
 def test_overlapping_parts_are_refused(study):
     """As after two runs with other sizes of a part."""
-    part = reference.Part("case_study", "test", 128, 384)
+    part = reference.block_of("case_study", "test", 128, 384)
     with xr.open_dataset(study[0]) as first, xr.open_dataset(study[1]) as second:
         curves = np.concatenate([first["intensity"][128:], second["intensity"][:128]])
     reference.write(part, curves)
-    with refused("case_study test from 256 on, or has them twice", ValueError):
+    with refused("00128-00383.nc does not fit among the 500 samples and the other files", ValueError):
         reference.load("case_study", "test")
 
 
 @pytest.mark.parametrize("change", ["porosity", "structure_seed", "q", "case", "grid_size", "intensity"])
 def test_listing_compares_a_part_with_its_name(elsewhere, change):
-    part = reference.Part("two_phase_low", "validation", 0, 128)
+    part = reference.block_of("two_phase_low", "validation", 0, 128)
     reference.write(part, curves(part))
     (elsewhere / "SHA256SUMS").unlink()
     whole = part.path.read_bytes()
-    with reference.netCDF4.Dataset(part.path, "a") as file:
+    with netCDF4.Dataset(part.path, "a") as file:
         if change in file.ncattrs():
             file.setncattr(change, {"case": "three_phase_low", "grid_size": 256}[change])
         else:
             file[change][7] = 0
     with refused(f"does not hold the {change} that its name promises"):
-        reference.list_parts()
+        reference.list_unlisted()
     assert not (elsewhere / "SHA256SUMS").exists()
     part.path.write_bytes(whole)
-    assert reference.list_parts() == [part] and reference.list_parts() == []
-    np.testing.assert_array_equal(reference.load("two_phase_low", "validation")["structure_seed"], part.seeds)
+    assert [one.path for one in reference.list_unlisted()] == [part.path] and reference.list_unlisted() == []
+    np.testing.assert_array_equal(
+        reference.load("two_phase_low", "validation")["structure_seed"], part.head["structure_seed"]
+    )
 
 
 def test_a_part_that_cannot_be_written_leaves_all_as_it_was(study, monkeypatch):
     before = {path: path.read_bytes() for path in study[0].parent.iterdir()}
-    part = reference.Part("case_study", "test", 500, 512)
+    part = reference.block_of("case_study", "test", 500, 512)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reference.xr.Dataset, "dump_to_store", full)
+    monkeypatch.setattr(xr.Dataset, "dump_to_store", full)
     with pytest.raises(OSError, match="00500-00511.nc could not be written.*free some space"):
         reference.write(part, curves(part))
     assert {path: path.read_bytes() for path in study[0].parent.iterdir()} == before
@@ -258,7 +266,7 @@ def test_no_file_stays_open(study):
         with refused("is not the file"):
             reference.load("case_study", "test")
         with pytest.raises(reference.DamagedError):
-            reference._read(reference.Part.of_name(NAMES[1]))
+            reference._read(reference._block_of_name(NAMES[1]))
     assert data.sizes["sample"] == 500 and opened() == []
 
 
@@ -268,12 +276,12 @@ def test_no_file_stays_open(study):
 @pytest.mark.parametrize("part", THERE, ids=lambda part: part.path.stem)
 def test_a_row_of_each_file_is_made_again(part):
     """At 512^3, the row that costs least: the others differ from it in key and parameters only."""
-    data = reference.load(part.case, part.split).set_index(sample="index").sel(sample=part.indices)
-    for name, values in part.parameters.items():
-        np.testing.assert_array_equal(data[name], values)
-    np.testing.assert_array_equal(data["structure_seed"], part.seeds)
-    row = int(np.argmin(part.parameters["porosity"] - part.parameters["scaling_parameter"] / 10))
-    (again,) = reference.simulate(part, slice(row, row + 1))
+    data = reference.load(part.case.name, part.split).set_index(sample="index").sel(sample=part.indices)
+    head = part.head
+    for name in (*PARAMETERS, "structure_seed"):
+        np.testing.assert_array_equal(data[name], head[name])
+    row = int(np.argmin(head["porosity"] - head["scaling_parameter"] / 10))
+    (again,) = block.simulate(part, slice(row, row + 1))
     # Rounding, and 2e-6 for another processor's float32 transforms; what a GPU has made, see test_gpu.py.
     with xr.open_dataset(part.path) as file:
         tolerance = 4e-5 if file.attrs["device"].startswith("gpu") else 2e-6

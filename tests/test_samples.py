@@ -39,7 +39,9 @@ def emulated(tmp_path_factory):
 def test_simulated_samples_step_by_step(datasets):
     """Load, add noise, fit, transform, as by hand."""
     read = samples.read_samples(samples.Simulated("three_phase_low", datasets), pooling=3)
-    sets = [store.add_measurement_noise(store.open("three_phase_low", s, datasets)) for s in ("train", "validation")]
+    sets = [
+        store.add_measurement_noise(store.open_dataset("three_phase_low", s, datasets)) for s in ("train", "validation")
+    ]
     preprocessing = Preprocessing.fit(sets[0]["intensity"].values, Q, pooling=3)
     for x, y, part in zip((read.x_train, read.x_val), (read.y_train, read.y_val), sets, strict=True):
         np.testing.assert_array_equal(x, preprocessing.transform(part["intensity"].values))

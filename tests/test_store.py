@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import netCDF4
 import numpy as np
@@ -65,14 +67,24 @@ def generate(directory, *args, overwrite=False, **more):
 # ------------------------------------------------------------------------ shards
 
 
-@given(st.data())
-def test_shards_hold_each_index_once(data):
-    n_sample = data.draw(st.integers(1, 500))
-    count = data.draw(st.integers(1, n_sample))
-    shards = [block.sample_range(k, count, n_sample) for k in range(1, count + 1)]
-    assert [i for shard in shards for i in shard] == list(range(n_sample))
-    lengths = [len(shard) for shard in shards]
-    assert max(lengths) - min(lengths) <= 1
+@given(st.integers(1, 200), st.integers(1, 60), st.data())
+def test_a_partition_holds_each_sample_once_and_keeps_what_is_there(n_sample, size, data):
+    parts = block.partition({}, n_sample, size)
+    assert [i for part in parts for i in range(*part)] == list(range(n_sample))
+    assert max(stop - first for first, stop in parts) <= size
+    there = dict.fromkeys(data.draw(st.lists(st.sampled_from(parts), unique=True)), "a file")
+    assert block.partition(there, n_sample, size) == parts  # the plan of a run that others have begun
+    more, other = data.draw(st.integers(n_sample, 2 * n_sample)), data.draw(st.integers(1, 60))
+    grown = block.partition(there, more, other)
+    assert [i for part in grown for i in range(*part)] == list(range(more)) and set(there) <= set(grown)
+    new = set(grown) - set(there)
+    assert all(stop - first <= other for first, stop in new)
+
+
+@pytest.mark.parametrize("there, n_sample", [([(0, 20)], 10), ([(0, 20), (16, 32)], 40), ([(0, 20), (5, 10)], 40)])
+def test_files_that_do_not_fit_are_named(there, n_sample):
+    with pytest.raises(ValueError, match=f"that file does not fit among the {n_sample} samples.*delete it"):
+        block.partition(dict.fromkeys(there, "that file"), n_sample, 16)
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/2", "3/2", "-1/2", "1/0", "1/2/3", "a/b", " 1/2", None, 1, "²/3"])
@@ -93,7 +105,7 @@ def test_the_union_of_the_shards_is_the_whole(tmp_path_factory, n_sample, data):
         assert max(shard.indices.size for shard in shards) <= size
         for shard in data.draw(st.permutations(shards)):
             store.generate([shard], progress=False)
-    for read in (store.load, store.open):
+    for read in (store.load, store.open_dataset):
         whole, union = (read("three_phase_low", "train", folder / name) for name in ("whole", "shards"))
         xr.testing.assert_equal(whole, union)
 
@@ -104,7 +116,7 @@ def test_the_union_of_the_shards_is_the_whole(tmp_path_factory, n_sample, data):
 @pytest.mark.parametrize("case", CASES)
 def test_a_file_holds_what_was_simulated(tmp_path, stand_in, case):
     path = generate(tmp_path, case)
-    assert path.name == f"{case}_train.nc"
+    assert path.name == f"{case}_train_00000-00019.nc"
     data = store.load(case, "train", tmp_path)
     assert dict(data.sizes) == {"sample": 20, "q": Q.size}
     np.testing.assert_array_equal(data["q"], Q)
@@ -122,7 +134,7 @@ def test_a_file_holds_what_was_simulated(tmp_path, stand_in, case):
 
 def test_a_file_says_what_it_is(tmp_path, stand_in):
     generate(tmp_path)
-    data = store.open(CASES["three_phase_low"], "train", tmp_path)
+    data = store.open_dataset(CASES["three_phase_low"], "train", tmp_path)
     assert data.attrs["Conventions"] == "CF-1.11"
     assert "10.3389/fmats.2022.956839" in data.attrs["references"]
     assert data.attrs["grid_size"] == 64 and data.attrs["voxel_size"] == 1.0
@@ -159,15 +171,14 @@ def test_a_complete_file_is_kept(tmp_path, stand_in, capsys):
     ({"grid": Grid(64, 0.5)}, "voxel_size = 1.0, wanted is 0.5"),
     ({"smoothing_sigma": 2.0}, "smoothing_sigma = 1.0, wanted is 2.0"),
     ({"densities": (0, 0.5, 1)}, "densities = "),
-    ({"n_sample": 21}, "n_sample = 20, wanted is 21"),
-    ({"q": Q[:-1]}, "12 other q"),
-    ({"q": Q * 0.99}, "12 other q"),
+    ({"q": Q[:-1]}, "other q"),
+    ({"q": Q * 0.99}, "other q"),
     ({"case": Case("three_phase_low", CASES["two_phase_low"].ranges)}, "prior = "),
 ])  # fmt: skip
 def test_a_file_of_another_make_is_refused_and_left_alone(tmp_path, stand_in, other, message):
     path = generate(tmp_path)
     content, curves = path.read_bytes(), stand_in.curves
-    with pytest.raises(ValueError, match=f"three_phase_low_train.nc was made with {message}"):
+    with pytest.raises(ValueError, match=f"three_phase_low_train_00000-00019.nc was made with {message}"):
         generate(tmp_path, **other)
     assert path.read_bytes() == content and stand_in.curves == curves
     generate(tmp_path, **other, overwrite=True)
@@ -206,17 +217,19 @@ def test_a_killed_run_leaves_no_half_file(tmp_path, stand_in, monkeypatch, stop)
     with pytest.raises((RuntimeError, OSError)):
         generate(tmp_path, n_sample=21, overwrite=True)
     monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == ["three_phase_low_train.nc"]
-    assert (tmp_path / "three_phase_low_train.nc").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["three_phase_low_train_00000-00019.nc"]
+    assert (tmp_path / "three_phase_low_train_00000-00019.nc").read_bytes() == before
 
 
-@pytest.mark.parametrize("read", [store.load, store.open])
+@pytest.mark.parametrize("read", [store.load, store.open_dataset])
 def test_a_truncated_file_is_named(tmp_path, stand_in, read):
     path = generate(tmp_path, n_sample=100, q=PAPER_Q)
     content = path.read_bytes()
     for length in (0, 10, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(store.DamagedError, match="low_train.nc is truncated, damaged or not NetCDF.*run_all.sh"):
+        with pytest.raises(
+            store.DamagedError, match="low_train_00000-00099.nc is truncated, damaged or not NetCDF.*run_all.sh"
+        ):
             read("three_phase_low", "train", tmp_path)
         assert path.read_bytes() == content[:length]
 
@@ -256,7 +269,7 @@ def test_damaged_shards_are_made_again_and_others_kept(tmp_path, stand_in, capsy
     curves = stand_in.curves
     assert store.generate(plan(tmp_path, shard_size=5)) == checksums
     assert stand_in.curves == curves + 10
-    assert "shard-001-of-004.nc is truncated" in capsys.readouterr().err
+    assert "train_00000-00004.nc is truncated" in capsys.readouterr().err
     again = [path.stat().st_mtime_ns for path in paths]
     assert [a == b for a, b in zip(stamps, again, strict=True)] == [False, True, False, True]
     xr.testing.assert_equal(before, store.load("three_phase_low", "train", tmp_path))
@@ -282,7 +295,7 @@ def inflated_size(stream):
 
 
 def test_a_foreign_file_is_named_and_left_alone(tmp_path, stand_in):
-    path = tmp_path / "two_phase_low_test.nc"
+    path = tmp_path / "two_phase_low_test_00000-00019.nc"
     xr.Dataset({"intensity": ("x", [1.0])}).to_netcdf(path)
     content = path.read_bytes()
     with pytest.raises(ValueError, match="not a data set of this package"):
@@ -298,12 +311,12 @@ def test_a_foreign_file_is_named_and_left_alone(tmp_path, stand_in):
 def test_a_file_of_other_seeds_is_refused(tmp_path, stand_in, monkeypatch):
     path = generate(tmp_path)
     monkeypatch.setattr(block, "keys", lambda *args: keys.keys(*args) ^ np.uint64(1))
-    with pytest.raises(ValueError, match=f"{path.name} was made from other seeds"):
+    with pytest.raises(ValueError, match=f"{path.name} was made with other structure_seed"):
         generate(tmp_path)
 
 
 def test_a_renamed_file_is_refused(tmp_path, stand_in):
-    generate(tmp_path).rename(tmp_path / "three_phase_low_test.nc")
+    generate(tmp_path).rename(tmp_path / "three_phase_low_test_00000-00019.nc")
     with pytest.raises(ValueError, match="split = train, wanted is test"):
         store.load("three_phase_low", "test", tmp_path)
 
@@ -314,7 +327,9 @@ def test_curves_that_no_simulation_makes_are_not_written(tmp_path, monkeypatch, 
     monkeypatch.setattr(
         store.simulation, "simulate", lambda *args, **more: np.where(np.arange(12) == 3, bad, simulate(*args, **more))
     )
-    with pytest.raises(RuntimeError, match="low_train.nc would hold intensities that are not positive numbers"):
+    with pytest.raises(
+        ValueError, match="low_train_00000-00019.nc needs 20 x 12 positive numbers; nothing was written"
+    ):
         generate(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -335,38 +350,93 @@ def test_edited_files_are_found(tmp_path, stand_in, change):
 
 
 def test_a_missing_file_says_what_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="low_test.nc does not exist; run.*04_datasets"):
+    with pytest.raises(FileNotFoundError, match="no data set two_phase_low test in .*; run.*04_datasets"):
         store.load("two_phase_low", "test", tmp_path)
 
 
 def test_missing_and_mixed_shards_are_named(tmp_path, stand_in):
     shards = plan(tmp_path, shard_size=5)
     store.generate([shards[0], shards[2]])
-    for read in (store.open, store.load):
-        with pytest.raises(FileNotFoundError, match="2 of 4 shards.*first: .*shard-002-of-004.nc"):
+    for read in (store.open_dataset, store.load):
+        with pytest.raises(FileNotFoundError, match="samples 5 to 9 of the 20 of three_phase_low train are missing"):
             read("three_phase_low", "train", tmp_path)
     store.generate([shards[1]])
+    for read in (store.open_dataset, store.load):  # the last one
+        with pytest.raises(FileNotFoundError, match="samples 15 to 19 of the 20 of three_phase_low train are missing"):
+            read("three_phase_low", "train", tmp_path)
     (other,) = store.generate(plan(tmp_path, shard_size=5, smoothing_sigma=2.0)[3:])
-    for read in (store.open, store.load):
-        with pytest.raises(ValueError, match="004-of-004.nc was made with smoothing_sigma = 2.0, wanted is 1"):
+    for read in (store.open_dataset, store.load):
+        with pytest.raises(ValueError, match="00015-00019.nc was made with smoothing_sigma = 2.0, wanted is 1"):
             read("three_phase_low", "train", tmp_path)
     other.write_bytes(shards[2].path.read_bytes())
-    with pytest.raises(ValueError, match="shard-004-of-004.nc holds what belongs into .*shard-003-of-004.nc"):
-        store.open("three_phase_low", "train", tmp_path)
-    (tmp_path / "three_phase_low_train.nc").write_bytes(shards[2].path.read_bytes())
-    with pytest.raises(ValueError, match="holds both"):
-        store.open("three_phase_low", "train", tmp_path)
+    for read in (store.open_dataset, store.load):
+        with pytest.raises(ValueError, match="00015-00019.nc was made with other index"):
+            read("three_phase_low", "train", tmp_path)
+    shutil.copy(shards[2].path, tmp_path / "three_phase_low_train_00012-00016.nc")
+    for action in (store.open_dataset, store.load):
+        with pytest.raises(ValueError, match="00012-00016.nc does not fit among the 20 samples"):
+            action("three_phase_low", "train", tmp_path)
+    with pytest.raises(ValueError, match="00012-00016.nc does not fit among the 20 samples"):
+        plan(tmp_path)
 
 
-@pytest.mark.parametrize("old, new", [(20, 5), (5, 20), (5, 10)])
-def test_files_of_another_number_of_shards_are_refused_before_any_work(tmp_path, stand_in, old, new):
-    generate(tmp_path, shard_size=old)
-    before, curves = sorted(tmp_path.iterdir()), stand_in.curves
-    with pytest.raises(ValueError, match="is of another number of shards than"):
-        generate(tmp_path, shard_size=new)
-    assert sorted(tmp_path.iterdir()) == before and stand_in.curves == curves
-    generate(tmp_path, shard_size=new, overwrite=True)
-    assert sorted(tmp_path.iterdir()) == sorted(shard.path for shard in plan(tmp_path, shard_size=new))
+@pytest.mark.parametrize("sizes", [(20, 20), (5, 5), (5, 20), (20, 5)])
+def test_a_split_grows_without_being_made_again(tmp_path, stand_in, sizes):
+    generate(tmp_path, n_sample=20, shard_size=sizes[0])
+    before, curves = {path: path.read_bytes() for path in tmp_path.iterdir()}, stand_in.curves
+    generate(tmp_path, n_sample=33, shard_size=sizes[1])
+    assert stand_in.curves == curves + 13
+    assert {path: path.read_bytes() for path in before} == before
+    grown = store.load("three_phase_low", "train", tmp_path)
+    generate(tmp_path / "at once", n_sample=33)
+    xr.testing.assert_equal(grown, store.load("three_phase_low", "train", tmp_path / "at once"))
+    with pytest.raises(ValueError, match="does not fit among the 10 samples"):
+        plan(tmp_path, n_sample=10)
+
+
+def test_a_split_that_has_not_grown_to_its_end_is_not_read(tmp_path, stand_in):
+    generate(tmp_path, n_sample=20)
+    store.generate(plan(tmp_path, n_sample=33, shard_size=5)[:2], progress=False)
+    with pytest.raises(FileNotFoundError, match="samples 25 to 32 of the 33"):
+        store.load("three_phase_low", "train", tmp_path)
+
+
+# Made before splits could grow, by the code of commit 8cfd4a8: three training curves in two shards, one test curve.
+EARLIER = Path(__file__).with_name("earlier_shards")
+EARLIER_MAKE = {"grid": Grid(16, 1.0), "smoothing_sigma": 1.0, "q": np.array([0.5, 1.0, 2.0])}
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    return shutil.copytree(EARLIER, tmp_path / "earlier")
+
+
+def test_data_sets_of_earlier_versions_are_read_and_grow(earlier, tmp_path):
+    before = {path: path.read_bytes() for path in earlier.iterdir()}
+    asked = {"train": 5, "test": 1}
+    for folder in (earlier, tmp_path / "new"):
+        shards = store.plan(asked, cases=["three_phase_low"], directory=folder, shard_size=2, **EARLIER_MAKE)
+        store.generate(shards, progress=False)
+    assert {path: path.read_bytes() for path in before} == before and len(list(earlier.iterdir())) == 5
+    for split in asked:
+        found, expected = (store.load("three_phase_low", split, folder) for folder in (earlier, tmp_path / "new"))
+        # Another processor's float32 transforms; see test_reference.py.
+        xr.testing.assert_allclose(found, expected, rtol=2e-6)
+        xr.testing.assert_equal(found, store.open_dataset("three_phase_low", split, earlier))
+
+
+def test_damaged_shards_of_earlier_versions_are_named(earlier):
+    path = earlier / "three_phase_low_train_shard-002-of-002.nc"
+    with netCDF4.Dataset(path, "a") as file:
+        file["intensity"][0] *= 2
+    with pytest.raises(store.DamagedError, match="shard-002-of-002.nc is damaged"):
+        store.load("three_phase_low", "train", earlier)
+    shards = store.plan({"train": 3}, cases=["three_phase_low"], directory=earlier, **EARLIER_MAKE)
+    with pytest.raises(ValueError, match="shard-002-of-002.nc is of an earlier version.*delete it"):
+        store.generate(shards, progress=False)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="samples 1 to 2 of the 3"):
+        store.load("three_phase_low", "train", earlier)
 
 
 def test_a_worker_of_another_simulation_makes_nothing(tmp_path, stand_in, monkeypatch):
@@ -382,7 +452,7 @@ def test_opening_reads_no_curves(tmp_path, stand_in, monkeypatch):
     read = []
     real = block.read
     monkeypatch.setattr(block, "read", lambda path, names: (read.extend(names), real(path, names))[1])
-    data = store.open("three_phase_low", "train", tmp_path)
+    data = store.open_dataset("three_phase_low", "train", tmp_path)
     assert "intensity" not in read and data["intensity"].chunks == ((5,) * 4, (Q.size,))
     some = data["intensity"].isel(sample=slice(7, 9)).values
     assert read.count("intensity") == 1  # one shard of four
@@ -406,7 +476,7 @@ def test_noise_at_loading_is_that_of_the_whole(tmp_path, stand_in):
     for replicate in (0, 3):
         xr.testing.assert_identical(
             store.load("three_phase_low", "train", tmp_path, noise_replicate=replicate),
-            store.add_measurement_noise(store.open("three_phase_low", "train", tmp_path), replicate),
+            store.add_measurement_noise(store.open_dataset("three_phase_low", "train", tmp_path), replicate),
         )
 
 
@@ -420,7 +490,7 @@ def test_status_counts_what_is_there(tmp_path, stand_in):
     shards[2].path.unlink()
     table = store.status(shards)
     assert table["of"].tolist() == [4, 4, 2, 2] and table["planned"].tolist() == [20, 20, 6, 6]
-    assert table["shards"].tolist() == [0, 2, 1, 1] and table["curves"].tolist() == [0, 10, 3, 3]
+    assert table["shards"].tolist() == [0, 2, 1, 1] and table["curves"].tolist() == [0, 10, 5, 5]
     assert "truncated" in table["trouble"].iloc[0] and not table["trouble"].iloc[1:].any()
     assert np.isnan(table["seconds"].iloc[0])
 

@@ -1,15 +1,15 @@
-r"""One file of a data set: a shard, made from its samples' keys alone.
+r"""A block of curves: consecutive samples of a split, and the NetCDF file that holds them.
 
-A shard is a block of consecutive samples of a split. What it holds depends on its samples
-alone (`keys`), so it can be made anywhere, at any time, and made again. A file appears
-under its name only when it is complete and on the disk, and carries what it was made from
-and a checksum over that and all of its arrays.
+What a block holds depends on its samples alone (`keys`), so it can be made anywhere, at any time, and made again;
+further blocks let a split grow. A file appears under its name only when it is complete and on the disk, and carries
+what it was made from.
 """
 
 import datetime
 import hashlib
 import json
 import platform
+import re
 import sys
 import threading
 import time
@@ -32,16 +32,16 @@ from .keys import PARAMETERS, keys, sample_parameters
 SIMULATION_VERSION = 1
 REMEDY = "run the notebook 04_datasets, or ./run_all.sh generate"
 
-_ANOTHER_MAKE = "delete it, use another directory, or overwrite it"
-_BATCH = 256  # curves a call; bounds the float64 ones to 1 MB
+_ANOTHER_ORIGIN = "delete it, use another directory, or overwrite it"
 _NETCDF = threading.Lock()  # netCDF-C is not thread-safe
-# What, beside q and the keys, decides a file's content; see `Shard.make`.
-MAKE = (
-    "case", "split", "prior", "n_sample", "shard", "n_shards", "grid_size", "voxel_size",
-    "smoothing_sigma", "densities", "simulation_version",
-)  # fmt: skip
 ARRAYS = ("q", "index", *PARAMETERS, "structure_seed", "intensity")
 HEAD = ARRAYS[:-1]
+# Attributes of a data set's file; the checksum is over the others and all arrays. See `Block.origin`.
+_REQUIRED = (
+    "case", "split", "prior", "n_sample", "grid_size", "voxel_size", "smoothing_sigma", "densities",
+    "simulation_version", "checksum",
+)  # fmt: skip
+_EARLIER = ("shard", "n_shards")  # files that were written before splits could grow have these, too
 
 
 class DamagedError(ValueError):
@@ -49,63 +49,56 @@ class DamagedError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Shard:
-    """A block of consecutive samples of one split: all that is needed to make its file.
+class Block:
+    """Consecutive samples of one split: all that is needed to make their file.
 
     Attributes
     ----------
-    directory : Path
-        Where the file goes.
+    path : Path
+        The file, see `file_name`.
     case : Case
     split : str
-    n_sample : int
-        Samples of the whole split.
-    number, count : int
-        This is the `number`-th of `count` shards, counted from 1.
+    first, stop : int
+        Positions in the split, `stop` excluded.
     grid : Grid
     q : (n_q,) ndarray of float64
         [nm^-1]
     smoothing_sigma : float
         [voxel]
     densities : (float, float, float)
+    n_sample : int, optional
+        Samples that the split is to have in the end.
     device : str
+        What simulates.
     simulation_version : int
-        `SIMULATION_VERSION` of the process that made the plan.
+        `SIMULATION_VERSION` of the process that has planned it.
     """
 
-    directory: Path
+    path: Path
     case: Case
     split: str
-    n_sample: int
-    number: int
-    count: int
+    first: int
+    stop: int
     grid: Grid
     q: np.ndarray
     smoothing_sigma: float
     densities: tuple
-    device: str
+    n_sample: int | None = None
+    device: str = "cpu"
     simulation_version: int = SIMULATION_VERSION
 
     @property
     def indices(self):
         """Positions of the samples in the split, an ndarray."""
-        return np.asarray(sample_range(self.number, self.count, self.n_sample))
+        return np.arange(self.first, self.stop)
 
     @property
-    def path(self):
-        """The file, ``<case>_<split>_shard-003-of-028.nc`` or, if it is the only one, ``<case>_<split>.nc``."""
-        return self.directory / file_name(self.case.name, self.split, self.number, self.count)
-
-    @property
-    def make(self):
-        """What, beside q and the samples' keys, decides the content; global attributes of the file."""
+    def origin(self):
+        """What, beside q and the samples' keys, decides the curves; global attributes of the file."""
         return {
             "case": self.case.name,
             "split": self.split,
             "prior": json.dumps(self.case.ranges),
-            "n_sample": self.n_sample,
-            "shard": self.number,
-            "n_shards": self.count,
             "grid_size": self.grid.size,
             "voxel_size": self.grid.voxel_size,
             "smoothing_sigma": self.smoothing_sigma,
@@ -113,91 +106,155 @@ class Shard:
             "simulation_version": self.simulation_version,
         }
 
+    @property
+    def head(self):
+        """All arrays of the file but the intensity, by name: q, positions, parameters and keys of the samples."""
+        parameters = sample_parameters(self.case, self.split, self.indices)
+        seeds = keys(self.case.name, self.split, self.indices, "structure")
+        return {"q": self.q, "index": self.indices, **parameters, "structure_seed": seeds}
+
     def __str__(self):
         return self.path.name
 
 
-def sample_range(number, count, n_sample):
-    """Samples of the `number`-th of `count` shards, counted from 1: a range.
+# -------------------------------------------------------------------------- names
 
-    Shards differ by at most one in length, and together hold each sample once.
+
+def file_name(case, split, first, stop):
+    """Name of a block's file, by the name of the case: ``<case>_<split>_<first>-<last>.nc``."""
+    return f"{case}_{split}_{first:05d}-{stop - 1:05d}.nc"
+
+
+def parse_name(name):
+    """(case, split, first, stop) of a file of that name, or None."""
+    match = re.fullmatch(r"(\w+)_([a-z]+)_(\d{5,})-(\d{5,})\.nc", name, re.ASCII)
+    found = match and (match[1], match[2], int(match[3]), int(match[4]) + 1)
+    return found if found and found[2] < found[3] and file_name(*found) == name else None
+
+
+def find(directory, case, split):
+    """Files of a split that are there, in order: a dict of (first, stop) to Path.
+
+    The names of files that were written before splits could grow do not tell these samples; their attributes do.
     """
-    return range((number - 1) * n_sample // count, number * n_sample // count)
+    found = {}
+    for path in directory.glob(f"{case}_{split}*.nc"):
+        parsed = parse_name(path.name)
+        if parsed and parsed[:2] == (case, split):
+            found[parsed[2:]] = path
+        elif re.fullmatch(rf"{case}_{split}(_shard-\d+-of-\d+)?\.nc", path.name):
+            attrs, _ = read(path, (), required=(*_REQUIRED, *_EARLIER))
+            number, count, n_sample = (int(attrs[name]) for name in (*_EARLIER, "n_sample"))
+            found[(number - 1) * n_sample // count, number * n_sample // count] = path
+    return dict(sorted(found.items()))
 
 
-def file_name(case, split, number, count):
-    """Name of the file of a shard."""
-    shard = f"_shard-{number:03d}-of-{count:03d}" if count > 1 else ""
-    return f"{case}_{split}{shard}.nc"
+def partition(there, n_sample, block_size):
+    """Divide the samples [0, n_sample) into blocks: those there, from `find`, and new ones; a list of (first, stop).
+
+    New ones end where another begins or at a multiple of their size, so that the result stays while they are made.
+    ValueError if a file holds samples beyond, or such as another one holds.
+    """
+    parts, first = [], 0
+    while first < n_sample:
+        fitting = [stop for begin, stop in there if begin == first]
+        following = [begin for begin, _ in there if begin > first]
+        stop = fitting[0] if fitting else min(n_sample, (first // block_size + 1) * block_size, *following)
+        parts.append((first, stop))
+        first = stop
+    for (first, stop), path in there.items():
+        if (first, stop) not in parts or stop > n_sample:
+            raise ValueError(f"{path} does not fit among the {n_sample} samples and the other files; delete it")
+    return parts
 
 
-def complete(shard, report):
-    """Make a shard unless it is there and whole; return its checksum."""
-    if shard.path.exists():
+# ------------------------------------------------------------------------- making
+
+
+def complete(block, report):
+    """Make a block unless its file is there and whole; return its checksum. A task of `tasks.run`."""
+    if block.path.exists():
         try:
-            attrs, arrays = verify(shard.path)
+            return read_whole(block)[0]["checksum"]
         except DamagedError as error:
             print(f"{error}: made again", file=sys.stderr)
-        else:
-            _check_shard(shard, attrs, arrays)
-            return attrs["checksum"]
-    return overwrite(shard, report)
+    return make(block, report)
 
 
-def overwrite(shard, report):
-    """Simulate a shard and write its file; return the checksum."""
-    if shard.simulation_version != SIMULATION_VERSION:
+def make(block, report):
+    """Simulate a block of a data set and write its file; return the checksum. A task of `tasks.run`."""
+    if block.simulation_version != SIMULATION_VERSION:
         raise RuntimeError(
-            f"{shard} was planned for simulation version {shard.simulation_version}, and this worker has version "
+            f"{block} was planned for simulation version {block.simulation_version}, and this worker has version "
             f"{SIMULATION_VERSION}: start it again with the same code"
         )
-    indices = shard.indices
-    parameters = sample_parameters(shard.case, shard.split, indices)
-    seeds = keys(shard.case.name, shard.split, indices, "structure")
-    intensity = np.empty((indices.size, shard.q.size), dtype=np.float32)
+    if parse_name(block.path.name) is None:
+        raise ValueError(f"{block.path} is of an earlier version, and is not made again under its name; delete it")
     times = []
 
     def tick(n_curve):
         report(n_curve)
         times.append(time.perf_counter())
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SmallBoxWarning)  # `plan` has said it
-        for start in range(0, indices.size, _BATCH):
-            part = slice(start, start + _BATCH)
-            intensity[part] = simulation.simulate(
-                shard.grid,
-                **{name: values[part] for name, values in parameters.items()},
-                seed=seeds[part],
-                q=shard.q,
-                device=shard.device,
-                densities=shard.densities,
-                smoothing_sigma=shard.smoothing_sigma,
-                progress=tick,
-            )
-    if not (np.isfinite(intensity) & (intensity > 0)).all():
-        raise RuntimeError(f"{shard} would hold intensities that are not positive numbers; nothing was written")
-    dataset = assemble(shard.case, indices, shard.q, intensity, parameters, seeds)
-    checksum = _checksum(shard.make, {name: dataset[name].values for name in ARRAYS})
-    dataset.attrs = {
-        "Conventions": "CF-1.11",
-        "title": f"Simulated small-angle X-ray scattering: {shard.case.title}, {shard.split}",
-        **shard.make,
-        "checksum": checksum,
+    intensity = simulate(block, progress=tick).astype(np.float32)
+    decided = block.origin | {"n_sample": block.n_sample}
+    attrs = {
+        "title": f"Simulated small-angle X-ray scattering: {block.case.title}, {block.split}",
+        **decided,
+        "checksum": _checksum(decided, block.head | {"intensity": intensity}),
         "voxel_size_unit": "nm",
         "smoothing_sigma_unit": VARIABLES["smoothing_sigma"].unit,
-        "box_length": shard.grid.box_length,
+        "box_length": block.grid.box_length,
         "densities_order": "pore, layer, solid",
-        **provenance(shard.device),
+        **provenance(block.device),
         # Without the first curve, which may include compilation; NaN if there is no other.
         "seconds_per_curve": float(np.diff(times).mean()) if len(times) > 1 else np.nan,
     }
-    chunk = (min(indices.size, 256), shard.q.size)
-    encoding = {name: {"_FillValue": None} for name in dataset.variables}
-    # Level 1 takes a quarter off the file at 0.05 ms a curve; higher levels gain nothing more.
-    encoding["intensity"] |= {"zlib": True, "complevel": 1, "fletcher32": True, "chunksizes": chunk}
     try:
-        with moved_into_place(shard.path) as temporary:
+        write(block, intensity, attrs)
+    except FileNotFoundError:
+        # Another run has finished this block, and taken our temporary file for a leftover.
+        return read_whole(block)[0]["checksum"]
+    return attrs["checksum"]
+
+
+def simulate(block, rows=slice(None), progress=None):
+    """Simulate the curves of a block, or some rows of them: an (n_curve, n_q) ndarray of float64."""
+    head = block.head
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallBoxWarning)  # the plan has said it
+        return simulation.simulate(
+            block.grid,
+            **{name: head[name][rows] for name in PARAMETERS},
+            seed=head["structure_seed"][rows],
+            q=block.q,
+            device=block.device,
+            densities=block.densities,
+            smoothing_sigma=block.smoothing_sigma,
+            progress=progress,
+        )
+
+
+def write(block, intensity, attrs, significant_bits=None):
+    """Write the file of a block, with its (n_sample, n_q) intensities as float32.
+
+    With `significant_bits` they are rounded to so many bits, and compressed as well as can be. ValueError if they have
+    another shape or are not positive everywhere; OSError if the file cannot be written.
+    """
+    intensity = np.asarray(intensity, dtype=np.float32)
+    if not are_curves(block, intensity):
+        raise ValueError(f"{block} needs {block.indices.size} x {block.q.size} positive numbers; nothing was written")
+    dataset = assemble(block.case, block.head | {"intensity": intensity})
+    dataset.attrs = {"Conventions": "CF-1.11", **attrs}
+    encoding = {name: {"_FillValue": None} for name in dataset.variables}
+    # Level 1 takes a quarter off the file at 0.05 ms a curve; without rounding higher levels gain nothing more.
+    chunks = (min(len(intensity), 256), block.q.size)
+    encoding["intensity"] |= {"zlib": True, "complevel": 1, "fletcher32": True, "chunksizes": chunks}
+    if significant_bits:
+        rounding = {"quantize_mode": "BitRound", "significant_digits": significant_bits}
+        encoding["intensity"] |= rounding | {"complevel": 9, "shuffle": True}
+    try:
+        with moved_into_place(block.path) as temporary:
             # A disk without room for it is a plain error here; inside HDF5 it is an obscure one.
             temporary.write_bytes(bytes(dataset.nbytes + 2**16))
             # Not `to_netcdf`: on a Dask worker it asks the scheduler for a lock at every variable.
@@ -207,19 +264,19 @@ def overwrite(shard, report):
             except PermissionError:  # what netCDF calls it if the file vanishes while it is opened
                 temporary.stat()  # raises FileNotFoundError if it has
                 raise
-    except FileNotFoundError:
-        # Another run has finished this shard, and taken our temporary file for a leftover.
-        attrs, arrays = verify(shard.path)
-        _check_shard(shard, attrs, arrays)
-        return attrs["checksum"]
     except RuntimeError as error:
-        raise OSError(f"{shard.path} could not be written; is the disk full? ({error})") from error
-    return checksum
+        raise OSError(f"{block.path} could not be written; is the disk full? ({error})") from error
 
 
-def _checksum(make, arrays):
-    """SHA-256 over what a shard was made from and all of its arrays."""
-    digest = hashlib.sha256(json.dumps(make, sort_keys=True).encode())
+def are_curves(block, intensity):
+    """Whether an array can be the intensities of a block: of its shape, finite and positive."""
+    positive = np.isfinite(intensity) & (intensity > 0)
+    return positive.shape == (block.indices.size, block.q.size) and positive.all()
+
+
+def _checksum(decided, arrays):
+    """SHA-256 over what a file was made from and all of its arrays."""
+    digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
     for name in ARRAYS:
         digest.update(np.ascontiguousarray(arrays[name]))
     return digest.hexdigest()
@@ -231,32 +288,27 @@ def variable_attrs(name):
     return {"long_name": variable.long_name, "units": variable.unit}
 
 
-def assemble(case, indices, q, intensity, parameters, seeds):
-    """The xarray.Dataset of a file, without its global attributes."""
-    variables = {
-        "intensity": (
-            ("sample", "q"),
-            intensity,
-            variable_attrs("intensity")
-            | {"comment": "clean; squared modulus of the unnormalised DFT, on the scale of the paper's grid"},
-        ),
-        **{
-            name: ("sample", values, variable_attrs(name) | _sampled_range(case, name))
-            for name, values in parameters.items()
+def assemble(case, arrays):
+    """The xarray.Dataset of some samples of a case, from its `ARRAYS` by name; without global attributes."""
+    intensity = variable_attrs("intensity")
+    intensity["comment"] = "clean; squared modulus of the unnormalised DFT, on the scale of the paper's grid"
+    seed = {"long_name": "key of the random field", "units": "1"}
+    index = {"long_name": "position in the split", "units": "1"}
+    return xr.Dataset(
+        {
+            "intensity": (("sample", "q"), arrays["intensity"], intensity),
+            **{name: ("sample", arrays[name], variable_attrs(name) | _range_attrs(case, name)) for name in PARAMETERS},
+            "structure_seed": ("sample", arrays["structure_seed"], seed),
         },
-        "structure_seed": ("sample", seeds, {"long_name": "key of the random field", "units": "1"}),
-    }
-    coords = {
-        "q": ("q", q, variable_attrs("q")),
-        "index": ("sample", indices.astype(np.int64), {"long_name": "position in the split", "units": "1"}),
-    }
-    return xr.Dataset(variables, coords)
+        {"q": ("q", arrays["q"], variable_attrs("q")), "index": ("sample", arrays["index"].astype(np.int64), index)},
+    )
 
 
-def _sampled_range(case, name):
-    if name not in case.ranges:
-        return {"comment": "0 in two phases"}
-    return {"comment": "uniform on sampled_range", "sampled_range": np.asarray(case.ranges[name])}
+def _range_attrs(case, name):
+    lower, upper = case.ranges.get(name, (0.0, 0.0))
+    if lower == upper:
+        return {"comment": "the same in all samples"}
+    return {"comment": "uniform on sampled_range", "sampled_range": np.array([lower, upper])}
 
 
 def provenance(device):
@@ -274,15 +326,13 @@ def provenance(device):
     }
 
 
-def read_arrays(path, names, remedy=REMEDY):
-    """Global attributes, and those of some arrays that are there, of any NetCDF file of curves.
+# ------------------------------------------------------------------------ reading
 
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    DamagedError
-        If it cannot be read; the message ends with the remedy.
+
+def read(path, names=ARRAYS, required=_REQUIRED, remedy=REMEDY):
+    """Global attributes and some arrays of a file. No comparison with the checksum.
+
+    FileNotFoundError if it is not there; DamagedError if it cannot be read or lacks an array or required attribute.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; {remedy}")
@@ -291,73 +341,69 @@ def read_arrays(path, names, remedy=REMEDY):
         with _NETCDF, netCDF4.Dataset(path) as file:
             file.set_auto_mask(False)
             attrs = {name: file.getncattr(name) for name in file.ncattrs()}
-            return attrs, {name: file[name][:] for name in names if name in file.variables}
+            arrays = {name: file[name][:] for name in names if name in file.variables}
     except PermissionError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise DamagedError(f"{path} is truncated, damaged or not NetCDF ({error}); {remedy}") from error
-
-
-def read(path, names=ARRAYS):
-    """Global attributes and some arrays of a shard's file. No comparison with the checksum."""
-    attrs, arrays = read_arrays(path, names)
-    missing = [name for name in (*MAKE, "checksum") if name not in attrs]
-    missing += [name for name in names if name not in arrays]
-    if missing:
+    lacking = [name for name in required if name not in attrs] + [name for name in names if name not in arrays]
+    if lacking:
         # A file of ours that has lost a few names is damaged; one that has hardly any is somebody's else.
         kind = ValueError if not set(attrs) & {"checksum", "simulation_version"} else DamagedError
-        raise kind(f"{path} is not a data set of this package: it has no {', '.join(missing)}; delete it")
+        raise kind(f"{path} is not a data set of this package: it has no {', '.join(lacking)}; delete it")
     return attrs, arrays
 
 
 def verify(path):
-    """Attributes and arrays of a file, compared with its checksum."""
+    """Attributes and arrays of a data set's file, compared with its checksum."""
     attrs, arrays = read(path)
-    make = {name: _plain(attrs[name]) for name in MAKE}
-    if _checksum(make, arrays) != attrs["checksum"]:
+    decided = {name: _plain(attrs[name]) for name in (*_REQUIRED[:-1], *_EARLIER) if name in attrs}
+    if _checksum(decided, arrays) != attrs["checksum"]:
         raise DamagedError(f"{path} is damaged: it does not hold what its checksum promises; {REMEDY}")
     return attrs, arrays
 
 
 def _plain(value):
-    """A NetCDF attribute as it was in `Shard.make`."""
+    """A NetCDF attribute as it was in `Block.origin`."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-def check(shard):
-    """Attributes of a shard's file, after a look at its head.
+def read_whole(block):
+    """Attributes and arrays of the file of a data set's block, compared with its checksum and with the block.
 
-    Raises
-    ------
-    DamagedError
-        If the file cannot be read, or its head is not what its checksum promises.
-    ValueError
-        If it was made from something else than the shard.
+    DamagedError if it is not what its checksum promises; ValueError if it was made from something else than the block.
     """
-    attrs, arrays = read(shard.path, names=("q", "structure_seed"))
-    try:
-        _check_shard(shard, attrs, arrays)
-    except ValueError:
-        verify(shard.path)  # else the head itself may be damaged
-        raise
-    return attrs
+    attrs, arrays = verify(block.path)
+    for name in differences(block, attrs, arrays):
+        found = f"{name} = {attrs[name]}, wanted is {block.origin[name]}" if name in block.origin else f"other {name}"
+        raise ValueError(f"{block.path} was made with {found}; {_ANOTHER_ORIGIN}")
+    return attrs, arrays
 
 
-def _check_shard(shard, attrs, arrays):
-    check_same_make(shard.path, attrs, arrays, shard.make, shard.q)
-    key = keys(shard.case.name, shard.split, shard.indices[:1], "structure")
-    if not np.array_equal(arrays["structure_seed"][:1], key):
-        raise ValueError(f"{shard.path} was made from other seeds; {_ANOTHER_MAKE}")
+def read_head(block):
+    """As `read_whole`, but without the intensity, and without the checksum unless something else is wrong."""
+    attrs, arrays = read(block.path, HEAD)
+    if differences(block, attrs, arrays):
+        read_whole(block)  # is it damaged, or another?
+    return attrs, arrays
 
 
-def check_same_make(path, attrs, arrays, make, q):
-    """Refuse a file that was made from something else than `make` and `q`."""
-    for name, wanted in make.items():
-        if not np.array_equal(attrs[name], wanted):
-            raise ValueError(f"{path} was made with {name} = {attrs[name]}, wanted is {wanted}; {_ANOTHER_MAKE}")
-    found = arrays["q"]
-    if not np.array_equal(found, q):
-        raise ValueError(
-            f"{path} was made with {found.size} other q ({found[0]:g} ... {found[-1]:g} nm^-1), "
-            f"wanted are {np.size(q)} ({q[0]:g} ... {q[-1]:g} nm^-1); {_ANOTHER_MAKE}"
-        )
+def differences(block, attrs, arrays):
+    """Names of the attributes and arrays of a file that are not as the block decides them."""
+    head = block.head
+    found = [name for name, value in block.origin.items() if not np.array_equal(attrs.get(name), value)]
+    return found + [name for name in HEAD if not np.array_equal(arrays.get(name), head[name])]
+
+
+def join(blocks, heads, intensity):
+    """The xarray.Dataset of neighbouring blocks, from the (attributes, arrays) of each and all (n_sample, n_q) curves.
+
+    Its attributes are those that all files have in common, and what they were made with.
+    """
+    attrs, arrays = zip(*heads, strict=True)
+    joined = {name: np.concatenate([part[name] for part in arrays]) for name in HEAD if name != "q"}
+    dataset = assemble(blocks[0].case, joined | {"q": blocks[0].q, "intensity": intensity})
+    common = {name: value for name, value in attrs[0].items() if all(np.array_equal(value, a.get(name)) for a in attrs)}
+    for name in ("device", "machine", "libraries", "commit"):
+        common[name] = " | ".join(sorted({str(part.get(name)) for part in attrs}))
+    return dataset.assign_attrs(common)

@@ -105,13 +105,12 @@ def _random_words(namespace, split, indices, purpose, replicate, n_word):
 
 
 def seed_words(entropy, n_word):
-    """Words that ``numpy.random.SeedSequence`` makes of many entropies, a hundred times faster than one by one.
+    """What ``numpy.random.SeedSequence`` makes of many entropies, a hundred times faster than one by one.
 
     Parameters
     ----------
     entropy : sequence of int or (n_sample,) array_like of int
-        The 32-bit words of the entropies, four or more (zeros to fill up); one that all have in common as one number.
-    n_word : int
+        Their 32-bit words, four or more (zeros to fill up); one that all have in common as one number.
 
     Returns
     -------

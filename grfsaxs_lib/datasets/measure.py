@@ -6,7 +6,7 @@ from numpy.random.bit_generator import ISeedSequence
 
 from ..measurement.noise import lognormal, sample_noise_level
 from ..parameters import check
-from . import block
+from .block import variable_attrs
 from .keys import keys, seed_words
 
 _BLOCK = 16  # curves at a time: the temporary arrays of float64 stay in the cache
@@ -63,14 +63,46 @@ class _Words(ISeedSequence):
         return self.words
 
 
-def as_measured(dataset, noisy, noise_level, replicate):
-    """A data set with noisy curves in the place of its clean ones, and their noise levels."""
+def add_measurement_noise(dataset, replicate=0, *, overwrite=False):
+    """Give each curve its own noise level and a lognormal measurement noise.
+
+    Level and noise come from the sample's key alone, so that curve i is the same in
+    any selection of the data set, and in any order.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        From `store` or `reference`, or some of its samples.
+    replicate : int, optional
+        Another number is another, independent measurement of the same structures.
+    overwrite : bool, optional
+        Whether the clean curves may be lost, which saves a copy.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the noisy `intensity` in place of the clean one, and `noise_level`.
+
+    Raises
+    ------
+    ValueError
+        If the data set is not one of clean curves, or an intensity is not a
+        positive number.
+    """
+    missing = {"intensity", "index"} - set(dataset.variables)
+    missing |= {"case", "split"} - set(dataset.attrs)
+    if missing:
+        raise ValueError(f"not a data set of this package: it has no {', '.join(sorted(missing))}")
+    if "noise_level" in dataset.variables:
+        raise ValueError("the curves have measurement noise already; start from the clean ones")
+    clean = dataset["intensity"].transpose("sample", "q").values
+    owner = dataset.attrs["case"], dataset.attrs["split"], dataset["index"].values
+    noisy, noise_level = measure(clean, *owner, replicate, out=clean if overwrite else None)
     attrs = dataset["intensity"].attrs | {
         "long_name": "scattering intensity with measurement noise",
         "comment": "lognormal; mean: the clean intensity; variance: noise_level times the clean intensity",
         "noise_replicate": int(replicate),
     }
     return dataset.assign(
-        intensity=(("sample", "q"), noisy, attrs),
-        noise_level=("sample", noise_level, block.variable_attrs("noise_level")),
+        intensity=(("sample", "q"), noisy, attrs), noise_level=("sample", noise_level, variable_attrs("noise_level"))
     )

@@ -1,32 +1,33 @@
 r"""The four data sets of section 2.3 as CF-style NetCDF files.
 
 A *case* (`grfsaxs_lib.parameters.CASES`) is a uniform prior on the parameters; a
-*split* is training, validation or test; each split lies in one or more *shards*.
-`plan` lists them, `generate` makes those that are missing or damaged, `open` and
-`load` read them.
+*split* is training, validation or test; each split lies in one or more *shards*,
+blocks of consecutive samples, each a file. `plan` lists them, `generate` makes those
+that are missing or damaged, `open_dataset` and `load` read them. A larger number of
+samples adds shards; those that are there stay.
 
 Files hold *clean* curves. Measurement noise costs microseconds where a structure
 costs seconds, and is added at reading, from its own key.
 """
 
 import hashlib
-import json
 import re
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .. import tasks
 from ..files import remove_leftovers
-from ..grid import PAPER_Q, SmallBoxWarning, check_grid, check_q
-from ..parameters import CASES, Case, check, get_case
+from ..grid import PAPER_Q, Grid, SmallBoxWarning, check_grid, check_q
+from ..parameters import CASES, check, get_case
 from ..physics import backend, simulation
 from . import block
-from .block import DamagedError, Shard
+from .block import Block, DamagedError
 from .keys import PARAMETERS, SPLITS, check_choice, check_whole_number
-from .measure import as_measured, measure
+from .measure import add_measurement_noise
 
 
 def plan(
@@ -60,17 +61,17 @@ def plan(
     device : {"cpu", "gpu"}, optional
         What simulates.
     shard_size : int, optional
-        Most samples in a shard. One is lost at most when a worker dies.
+        Most samples in a new file. One shard is lost at most when a worker dies.
 
     Returns
     -------
-    list of Shard
-        The large splits first, all cases of a split together.
+    list of Block
+        The large splits first, all cases of a split together. A file that is there is a shard, whatever its size.
 
     Raises
     ------
     ValueError
-        If an argument is wrong.
+        If an argument is wrong, or a file there holds more samples.
 
     Warns
     -----
@@ -79,16 +80,15 @@ def plan(
     """
     q = check_q(q, check_grid(grid))
     shard_size = check_whole_number("shard_size", shard_size, 1, 2**32)
+    backend.check_device(device)
     common = {
-        "directory": Path(directory),
         "grid": grid,
         "q": q,
         "smoothing_sigma": float(check("smoothing_sigma", smoothing_sigma)),
         "densities": simulation.check_densities(densities),
         "device": device,
     }
-    backend.check_device(device)
-    cases = [_check_case(case) for case in cases]
+    cases, directory = [_check_case(case) for case in cases], Path(directory)
     longest = 8 * np.pi * max(case.ranges["scaling_parameter"][1] for case in cases)
     if grid.box_length < longest:
         warnings.warn(
@@ -101,12 +101,11 @@ def plan(
     for split, n in n_sample.items():
         check_choice("split", split, SPLITS)
         n = check_whole_number("n_sample", n, 1, 2**32)
-        count = -(-n // shard_size)
-        shards += [
-            Shard(case=case, split=split, n_sample=n, number=number + 1, count=count, **common)
-            for case in cases
-            for number in range(count)
-        ]
+        for case in cases:
+            there = block.find(directory, case.name, split)
+            for part in block.partition(there, n, shard_size):
+                path = there.get(part) or directory / block.file_name(case.name, split, *part)
+                shards.append(Block(path, case, split, *part, n_sample=n, **common))
     return sorted(shards, key=lambda shard: -shard.n_sample)
 
 
@@ -144,7 +143,7 @@ def generate(shards, *, client=None, overwrite=False, progress=True):
 
     Parameters
     ----------
-    shards : list of Shard
+    shards : list of Block
         From `plan`, or some of them.
     client : distributed.Client, optional
         From `tasks.connect`: the shards are made on its workers. Without it, here.
@@ -178,17 +177,16 @@ def generate(shards, *, client=None, overwrite=False, progress=True):
         return {}
     if client is None:
         backend.get_kernels(shards[0].device)
-    _clear_other_partitions(shards, overwrite)
     if not overwrite:
         for shard in shards:
             with suppress(FileNotFoundError, DamagedError):  # those are made
-                block.check(shard)
+                block.read_head(shard)
     work = tasks.run(
-        block.overwrite if overwrite else block.complete,
+        block.make if overwrite else block.complete,
         shards,
         [shard.indices.size for shard in shards],
         client=client,
-        directory=shards[0].directory,
+        directory=shards[0].path.parent,
         label="data sets",
         unit="curve",
         progress=progress,
@@ -203,13 +201,13 @@ def status(shards):
 
     Parameters
     ----------
-    shards : list of Shard
+    shards : list of Block
 
     Returns
     -------
     pandas.DataFrame
         One row for each case and split: shards and curves there and planned, size [MB], `seconds` a curve
-        where that was measured, and in `trouble` files that are damaged or of another make.
+        where that was measured, and in `trouble` files that are damaged or hold something else.
     """
     import pandas as pd
 
@@ -225,7 +223,7 @@ def status(shards):
             continue
         row["MB"] += shard.path.stat().st_size / 1e6
         try:
-            attrs = block.check(shard)
+            attrs, _ = block.read_head(shard)
         except ValueError as error:
             row["trouble"].append(str(error))
             continue
@@ -240,7 +238,7 @@ def status(shards):
     return pd.DataFrame(list(rows.values()), index=index)
 
 
-def open(case, split, directory):
+def open_dataset(case, split, directory):
     """Look at one split of a case, over all of its shards, without reading the curves.
 
     Parameters
@@ -268,16 +266,15 @@ def open(case, split, directory):
     import dask
     import dask.array
 
-    heads, make, q = _read_heads(case, split, directory)
-    intensity = dask.array.concatenate(
-        [
-            dask.array.from_delayed(
-                dask.delayed(_read_intensity)(path), (arrays["index"].size, q.size), dtype=np.float32
-            )
-            for path, (_, arrays) in heads.items()
-        ]
-    )
-    return _join(heads, make, q, intensity)
+    shards = _blocks_there(case, split, directory)
+    heads = [block.read_head(shard) for shard in shards]
+    curves = [
+        dask.array.from_delayed(
+            dask.delayed(_read_intensity)(shard.path), (shard.indices.size, shard.q.size), np.float32
+        )
+        for shard in shards
+    ]
+    return _join(shards, heads, dask.array.concatenate(curves))
 
 
 def load(case, split, directory, *, noise_replicate=None):
@@ -286,74 +283,29 @@ def load(case, split, directory, *, noise_replicate=None):
     Parameters
     ----------
     case, split, directory
-        As in `open`.
+        As in `open_dataset`.
     noise_replicate : int, optional
         If given, add measurement noise as `add_measurement_noise` does. It needs no second copy of the curves.
 
     Returns
     -------
     xarray.Dataset
-        As from `open`, in memory.
+        As from `open_dataset`, in memory.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `open`; or if a file does not hold what its checksum promises.
+        As `open_dataset`; or if a file does not hold what its checksum promises.
     """
-    heads, make, q = _read_heads(case, split, directory)
-    intensity = np.empty((make["n_sample"], q.size), dtype=np.float32)
-    noise_level = np.empty(len(intensity))
-    start = 0
-    for path in heads:
-        _, arrays = block.verify(path)
-        rows = slice(start, start + arrays["index"].size)
-        intensity[rows] = arrays["intensity"]
-        if noise_replicate is not None:
-            noise_level[rows] = measure(
-                intensity[rows], get_case(case).name, split, arrays["index"], noise_replicate, out=intensity[rows]
-            )[1]
-        start = rows.stop
-    dataset = _join(heads, make, q, intensity)
-    return dataset if noise_replicate is None else as_measured(dataset, intensity, noise_level, noise_replicate)
-
-
-def add_measurement_noise(dataset, replicate=0):
-    """Give each curve its own noise level and a lognormal measurement noise.
-
-    Level and noise come from the sample's key alone, so that curve i is the same in
-    any selection of the data set, and in any order.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        From `open` or `load`, or some of its samples.
-    replicate : int, optional
-        Another number is another, independent measurement of the same structures.
-
-    Returns
-    -------
-    xarray.Dataset
-        With the noisy `intensity` in place of the clean one, and `noise_level`.
-
-    Raises
-    ------
-    ValueError
-        If the data set is not one of clean curves, or an intensity is not a
-        positive number.
-    """
-    missing = {"intensity", "index"} - set(dataset.variables)
-    missing |= {"case", "split"} - set(dataset.attrs)
-    if missing:
-        raise ValueError(f"not a data set of `open` or `load`: it has no {', '.join(sorted(missing))}")
-    if "noise_level" in dataset.variables:
-        raise ValueError("the curves have measurement noise already; start from the clean ones")
-    clean = dataset["intensity"].transpose("sample", "q").values
-    owner = dataset.attrs["case"], dataset.attrs["split"], dataset["index"].values
-    noisy, noise_level = measure(clean, *owner, replicate)
-    return as_measured(dataset, noisy, noise_level, replicate)
-
-
-# ------------------------------------------------------------------------- checks
+    shards = _blocks_there(case, split, directory)
+    intensity = np.empty((shards[-1].stop, shards[0].q.size), dtype=np.float32)
+    heads = []
+    for shard in shards:
+        attrs, arrays = block.read_whole(shard)
+        intensity[shard.indices] = arrays.pop("intensity")
+        heads.append((attrs, arrays))
+    dataset = _join(shards, heads, intensity)
+    return dataset if noise_replicate is None else add_measurement_noise(dataset, noise_replicate, overwrite=True)
 
 
 def _check_case(case):
@@ -375,78 +327,43 @@ def _check_case(case):
     return case
 
 
-# -------------------------------------------------------------------------- files
-
-
-def _clear_other_partitions(shards, overwrite):
-    """Refuse, or remove, files of the same splits in another number of shards."""
-    for case, split, count in {(shard.case.name, shard.split, shard.count) for shard in shards}:
-        whole = shards[0].directory / block.file_name(case, split, 1, 1)
-        pattern = "" if count == 1 else f"_shard-*-of-{count:03d}"
-        fitting = set(whole.parent.glob(f"{whole.stem}{pattern}.nc"))
-        others = {*whole.parent.glob(whole.name), *whole.parent.glob(f"{whole.stem}_shard-*-of-*.nc")} - fitting
-        for path in others:
-            if not overwrite:
-                raise ValueError(f"{path} is of another number of shards than {count}; delete it or overwrite it")
-            path.unlink()
+def _blocks_there(case, split, directory):
+    """All shards of a split, made as the first file was, after a check that none is missing."""
+    case, directory = _check_case(case), Path(directory)
+    check_choice("split", split, SPLITS)
+    there = block.find(directory, case.name, split)
+    if not there:
+        raise FileNotFoundError(f"there is no data set {case.name} {split} in {directory}; {block.REMEDY}")
+    try:
+        heads = [block.read(path, ("q",)) for path in there.values()]
+        n_sample = max(int(attrs["n_sample"]) for attrs, _ in heads)
+        (attrs, arrays), *_ = heads
+        like = Block(
+            directory, case, split, 0, 0, Grid(attrs["grid_size"], attrs["voxel_size"]), arrays["q"],
+            attrs["smoothing_sigma"], tuple(attrs["densities"]), simulation_version=attrs["simulation_version"],
+        )  # fmt: skip
+        for first, stop in block.partition(there, n_sample, n_sample):
+            if (first, stop) not in there:
+                raise FileNotFoundError(
+                    f"samples {first} to {stop - 1} of the {n_sample} of {case.name} {split} are missing in "
+                    f"{directory}; {block.REMEDY}"
+                )
+    except (TypeError, ValueError, FileNotFoundError):
+        for path in there.values():
+            block.verify(path)  # an attribute may be damaged
+        raise
+    return [replace(like, path=path, first=first, stop=stop) for (first, stop), path in there.items()]
 
 
 def _read_intensity(path):
     return block.read(path, names=("intensity",))[1]["intensity"]
 
 
-def _read_heads(case, split, directory):
-    """Heads of all shards of a split, in order, after a check that they belong together and none is missing."""
-    case, directory = _check_case(case), Path(directory)
-    check_choice("split", split, SPLITS)
-    whole = directory / block.file_name(case.name, split, 1, 1)
-    paths = sorted(directory.glob(f"{whole.stem}_shard-*-of-*.nc"))
-    if whole.exists():
-        if paths:
-            raise ValueError(
-                f"{directory} holds both {whole.name} and {len(paths)} shards of it; delete one of the two"
-            )
-        paths = [whole]
-    if not paths:
-        raise FileNotFoundError(f"{whole} does not exist; {block.REMEDY}")
-    heads = {path: block.read(path, names=block.HEAD) for path in paths}
-    first, arrays = heads[paths[0]]
-    make = {"case": case.name, "split": split, "prior": json.dumps(case.ranges)}
-    make |= {name: first[name] for name in block.MAKE if name not in make and name != "shard"}
-    count, n_sample = int(first["n_shards"]), int(first["n_sample"])
-    for path, (attrs, part) in heads.items():
-        block.check_same_make(path, attrs, part, make, arrays["q"])
-        expected = block.file_name(case.name, split, int(attrs["shard"]), count)
-        if path.name != expected:
-            raise ValueError(f"{path} holds what belongs into {expected}; delete it")
-        if not np.array_equal(part["index"], block.sample_range(int(attrs["shard"]), count, n_sample)):
-            raise DamagedError(f"{path} does not hold the samples that its attributes promise; {block.REMEDY}")
-    names = [block.file_name(case.name, split, number + 1, count) for number in range(count)]
-    missing = [name for name in names if directory / name not in heads]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {count} shards of {whole.stem} are missing in {directory} "
-            f"(first: {missing[0]}); {block.REMEDY}"
-        )
-    return {directory / name: heads[directory / name] for name in names}, make | {"n_sample": n_sample}, arrays["q"]
-
-
-def _join(heads, make, q, intensity):
-    """One data set from the heads of the shards and all of their curves."""
-    parts = [arrays for _, arrays in heads.values()]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in block.HEAD if name != "q"}
-    dataset = block.assemble(
-        Case(make["case"], {name: tuple(bounds) for name, bounds in json.loads(make["prior"]).items()}),
-        joined["index"],
-        q,
-        intensity,
-        {name: joined[name] for name in PARAMETERS},
-        joined["structure_seed"],
+def _join(shards, heads, intensity):
+    dataset = block.join(shards, heads, intensity)
+    checksums = "".join(attrs["checksum"] for attrs, _ in heads)
+    return dataset.assign_attrs(
+        n_sample=len(intensity),
+        seconds_per_curve=float(np.mean([attrs.get("seconds_per_curve", np.nan) for attrs, _ in heads])),
+        checksum=hashlib.sha256(checksums.encode()).hexdigest(),
     )
-    attrs = [attrs for attrs, _ in heads.values()]
-    dataset.attrs = {name: value for name, value in attrs[0].items() if name != "shard"}
-    for name in ("device", "machine", "libraries", "commit"):  # shards may have been made in different places
-        dataset.attrs[name] = " | ".join(sorted({part[name] for part in attrs}))
-    dataset.attrs["seconds_per_curve"] = float(np.mean([part["seconds_per_curve"] for part in attrs]))
-    dataset.attrs["checksum"] = hashlib.sha256("".join(part["checksum"] for part in attrs).encode()).hexdigest()
-    return dataset

@@ -151,7 +151,7 @@ class Simulated:
         return self._open(split).sizes["sample"]
 
     def _open(self, split):
-        return store.open(self.case, split, self.directory)
+        return store.open_dataset(self.case, split, self.directory)
 
     @property
     def recipe(self):
