@@ -136,7 +136,6 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
         For values outside their range.
     DeviceError
         If the device is not there.
-
     MemoryError
         If the grid needs more memory than is free.
 
@@ -150,17 +149,28 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
     kernels = backend.get_kernels(device)
     if out is None:
         backend.check_memory(device, check_grid(grid).size)
-    if out is not None and (out.shape != (grid.size,) * 3 or out.dtype != np.float32 or not out.flags.c_contiguous):
+    elif out.shape != (grid.size,) * 3 or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(f"out must be a contiguous array of float32 of the shape of {grid}; got shape {out.shape}")
     scaling_parameter = check_scalar("scaling_parameter", scaling_parameter)
     seed = check_seed(seed)
-    if grid.box_length < MINIMUM_BOX * scaling_parameter:
+    warn_of_small_box(grid, scaling_parameter)
+    return draw_field(kernels, grid, scaling_parameter, seed, spectral_density, out)
+
+
+def warn_of_small_box(grid, scaling_parameter):
+    """Warn the caller's caller if the box is too short for the largest scaling parameter."""
+    longest = float(np.max(scaling_parameter, initial=0.0))
+    if grid.box_length < MINIMUM_BOX * longest:
         warnings.warn(
             f"the box of {grid.box_length:g} nm is shorter than 8*pi*scaling_parameter = "
-            f"{MINIMUM_BOX * scaling_parameter:.4g} nm; curves of single structures will scatter widely",
+            f"{MINIMUM_BOX * longest:.4g} nm; curves of single structures will scatter widely",
             SmallBoxWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
+
+
+def draw_field(kernels, grid, scaling_parameter, seed, spectral_density, out=None):
+    """What `gaussian_random_field` does once its arguments are checked."""
     amplitude = mode_amplitudes(grid, scaling_parameter, spectral_density)
     at_nyquist = amplitude[(grid.size // 2) ** 2 :][:1] ** 2 / (amplitude**2).max()
     if (at_nyquist > _RESOLVED).any():
@@ -168,6 +178,6 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
             f"voxels of {grid.voxel_size:g} nm are too large for scaling_parameter = {scaling_parameter:g} nm: at the "
             f"largest wave that they hold the spectral density still is {at_nyquist.item():.2g} of its maximum, "
             "so the field is rather noise of single voxels",
-            stacklevel=2,
+            stacklevel=3,
         )
     return kernels.gaussian_random_field(grid.size, amplitude.astype(np.float32), seed, out)
