@@ -190,7 +190,7 @@ def generate(shards, *, client=None, overwrite=False, progress=True):
 
 
 def status(shards):
-    """What is there of the data sets that a plan lists, by a look at the heads of the files.
+    """What is there of the data sets that a plan lists, from the heads of the files.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def status(shards):
 
 
 def open_dataset(case, split, directory):
-    """Look at one split of a case, over all of its shards, without reading the curves.
+    """Open one split of a case, all of its shards, without reading the curves.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ..grid import PAPER_Q, check_grid, check_q
-from ..parameters import numbers
+from ..parameters import as_numbers
 from .backend import kernels_of, plain_array
 
 # Half width of the orientation average in units of q_spacing: beyond it a weight is below exp(-32).
@@ -102,7 +102,7 @@ def _orientation_average(grid, q_bytes):
 def check_densities(densities):
     """Return the electron densities of pore, layer and solid as three finite floats."""
     rule = "must be three finite numbers (pore, layer, solid)"
-    array = numbers("densities", densities, rule=rule)
+    array = as_numbers("densities", densities, rule=rule)
     if array.shape != (3,) or not np.isfinite(array).all():
         raise ValueError(f"densities {rule}; got {densities!r}")
     return tuple(map(float, array))

@@ -70,27 +70,36 @@ def simulate(
     porosity, layer_fraction, smoothing_sigma = check_cut(porosity, layer_fraction, smoothing_sigma, grid.size)
     seeds = np.asarray(seed, dtype=object)  # as integers of their own type: NumPy would turn large ones into floats
     seeds = np.array([check_seed(one) for one in seeds.flat], dtype=np.uint64).reshape(seeds.shape)
-    a, epsilon, nu, seeds = np.broadcast_arrays(
-        check("scaling_parameter", scaling_parameter), porosity, layer_fraction, seeds
-    )
+    scaling_parameter = check("scaling_parameter", scaling_parameter)
+    structures = np.broadcast_arrays(scaling_parameter, porosity, layer_fraction, seeds)
     backend.check_memory(device, grid.size)
-    warn_of_small_box(grid, a)
+    warn_of_small_box(grid, scaling_parameter)
+    intensity = np.empty((*structures[0].shape, q.size))
     average = orientation_average(grid, q)
-    intensity = np.empty((*a.shape, q.size))
+    _simulate_each(
+        intensity, kernels, grid, structures, spectral_density, smoothing_sigma, densities, average, progress
+    )
+    return intensity
+
+
+def _simulate_each(
+    intensity, kernels, grid, structures, spectral_density, smoothing_sigma, densities, average, progress
+):
+    """Fill `intensity` structure by structure: the work of `simulate`, after all checks."""
     field = last = read = None
     try:
-        for index in np.ndindex(a.shape):
-            field = draw_field(kernels, grid, float(a[index]), int(seeds[index]), spectral_density, field)
+        for index in np.ndindex(intensity.shape[:-1]):
+            a, epsilon, nu, seed = (values[index] for values in structures)
+            field = draw_field(kernels, grid, float(a), int(seed), spectral_density, field)
             if read is not None:  # while a GPU draws this field
                 intensity[last] = average(read())
-            phases = cut(kernels, field, epsilon[index], nu[index], smoothing_sigma, overwrite_field=True)
+            phases = cut(kernels, field, epsilon, nu, smoothing_sigma, overwrite_field=True)
             last, read = index, kernels.shell_sums(phases, densities, average.last_shell)
             if progress is not None:
                 progress(1)
     finally:  # also where a structure failed: a GPU may still be writing what is to be read
         if read is not None:
             intensity[last] = average(read())
-    return intensity
 
 
 def plane_and_curve(

@@ -206,7 +206,7 @@ def order_statistics(values, ranks):
         if 0 <= position < n_kept[:, b].sum() and n_kept[:, b].max() < kept.shape[2]:
             inside = np.concatenate([block[:n] for block, n in zip(kept[:, b], n_kept[:, b], strict=True)])
             found[rank] = float(np.partition(inside, position)[position])
-        else:  # an unlucky sample, or very many ties
+        else:  # the sample has missed it, or there are very many ties
             found[rank] = float(np.partition(values, rank - 1, axis=None)[rank - 1])
     return [found[int(rank)] for rank in ranks]
 
