@@ -6,7 +6,8 @@ import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from grfsaxs_lib.parameters import CASES, VARIABLES, Case, as_numbers, check, get_case
+from grfsaxs_lib.parameters import CASES, VARIABLES, Case, check, get_case
+from grfsaxs_lib.parameters import numbers as as_numbers
 
 names = st.sampled_from(sorted(VARIABLES))
 numbers = st.floats(allow_nan=True, allow_infinity=True)
