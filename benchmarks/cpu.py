@@ -8,9 +8,9 @@ r"""Time the simulation on a CPU: against two rivals, against its own floor, sta
 * The floor is one Fourier transform: a real one of the whole cube in single precision by ducc0. The time
   of a curve is averaged over the paper's prior, all four cases alike, and a transform is timed beside
   every curve.
-* Peak memory is that of a process of its own.
+* Peak memory is measured in a process of its own.
 
-Absolute seconds are of one machine and one day; quote the ratios.
+Absolute seconds hold for one machine on one day; quote the ratios.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-r"""What sharing the work out costs: a Dask cluster of local processes against plain ones without it.
+r"""The cost of distributing the work: a Dask cluster of local processes against plain ones without it.
 
     python benchmarks/engine.py                # 256^3, one and two processes, five rounds
-    python benchmarks/engine.py --many 1000    # so many shards of tiny curves: made, opened, resumed
+    python benchmarks/engine.py --many 1000    # that many shards of tiny curves: made, opened, resumed
 
 * A plain process makes its half of the shards with `store.generate` and nothing else. All processes are
   started and warm before the clock starts, and both contestants take turns, round after round, with the
@@ -26,7 +26,7 @@ from grfsaxs_lib import tasks
 from grfsaxs_lib.datasets import store
 from grfsaxs_lib.grid import Grid, SmallBoxWarning
 
-# A box of 128 nm with 0.5 nm voxels: the engine does not care for the physics.
+# A box of 128 nm with 0.5 nm voxels: the time does not depend on the physics.
 GRID = {"size": 256, "voxel_size": 0.5}
 
 
@@ -43,7 +43,7 @@ def plan(folder, size, voxel_size, n_sample, shard_size):
 
 
 def plain_process(folder, share, *sizes):
-    """What a plain process does: warm up, say so, wait for the word, make its share."""
+    """What a plain process does: warm up, report it, wait for the signal, make its share."""
     shards = plan(folder, GRID["size"], GRID["voxel_size"], *map(int, sizes))
     with tempfile.TemporaryDirectory() as scratch:
         store.generate(plan(scratch, GRID["size"], GRID["voxel_size"], 1, 1), progress=False)

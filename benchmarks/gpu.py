@@ -12,7 +12,7 @@ r"""Time the simulation on a GPU: stage by stage against the memory's speed, and
   (`careful_cupy`), and the package on this machine's CPU where its libraries are installed. All run in turn, and the
   ratios are those of medians of one run.
 
-Absolute times are of one card, which is named; quote shares and ratios with it.
+Absolute times hold for one card, which is named; quote shares and ratios with it.
 """
 
 import argparse

@@ -78,8 +78,8 @@ def writing(path, *, temporary=None):
     ----------
     path : Path
     temporary : Path, optional
-        What the block writes before it is renamed to `path`. Errors over other files pass, except over a folder
-        that `path` lies in.
+        What the block writes before it is renamed to `path`. Errors that concern other files pass, except those
+        about a folder that `path` lies in.
 
     Raises
     ------

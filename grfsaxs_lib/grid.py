@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .parameters import numbers
+from .parameters import as_numbers
 
 
 class SmallBoxWarning(UserWarning):
@@ -158,7 +158,7 @@ def check_q(q, grid=None):
         If q begins below the grid's smallest wave.
     """
     rule = "must be a one-dimensional, non-empty array of numbers [nm^-1]"
-    q = numbers("q", q, "nm-1", rule)
+    q = as_numbers("q", q, "nm-1", rule)
     if q.ndim != 1 or q.size == 0:
         raise ValueError(f"q {rule}; got shape {q.shape}")
     bad = ~(np.isfinite(q) & (q > 0))

@@ -1,6 +1,6 @@
 r"""The model's variables and the paper's four cases.
 
-Every name, symbol, unit and range is said here once; axis labels, NetCDF
+Every name, symbol, unit and range is defined here once; axis labels, NetCDF
 attributes, sampling ranges and error messages are read from this table.
 This module imports nothing of the package.
 """
@@ -80,8 +80,8 @@ _UNITS = {
 }
 
 
-def numbers(name, value, unit=None, rule="must be real numbers"):
-    """Return `value` as a float64 array of plain real numbers; the one place that decides what a number is.
+def as_numbers(name, value, unit=None, rule="must be real numbers"):
+    """Return `value` as a float64 array of plain real numbers; nothing else decides what a number is.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def numbers(name, value, unit=None, rule="must be real numbers"):
 
 
 def refuse_masked(name, value):
-    """Raise ValueError if an element of `value` is masked: as a plain array it would be a number like any other."""
+    """Raise ValueError if an element of `value` is masked: in a plain array it would look like a number."""
     if np.ma.is_masked(value):
         count = np.ma.count_masked(value)
         elements = "element" if count == 1 else "elements"
@@ -146,7 +146,7 @@ def check(name, value, *, any_unit=False, first=0):
     value : array_like
         Numbers to check.
     any_unit : bool
-        Whether the unit is of no concern, as for an intensity that will be normalised.
+        Whether the unit does not matter, as for an intensity that will be normalised.
     first : int
         Position of `value` in a longer array of which it is a block; for the message.
 
@@ -157,19 +157,19 @@ def check(name, value, *, any_unit=False, first=0):
     Raises
     ------
     ValueError
-        As `numbers`; or if any element is not a finite number inside the physical range.
+        As `as_numbers`; or if any element is not a finite number inside the physical range.
     """
     variable = VARIABLES[name]
-    array = numbers(name, value, None if any_unit else variable.unit, f"must be a number in {variable.allowed}")
+    array = as_numbers(name, value, None if any_unit else variable.unit, f"must be a number in {variable.allowed}")
     above = array >= variable.lower if variable.closed_lower else array > variable.lower
     bad = ~(np.isfinite(array) & above & (array < variable.upper))
     if bad.any():
         message = f"{name} must lie in {variable.allowed}; got {array[bad].flat[0]:g}"
         if array.ndim:
-            place = np.argwhere(bad)[0]
-            place[0] += first
+            position = np.argwhere(bad)[0]
+            position[0] += first
             message += f" ({np.count_nonzero(bad)} of {array.size} values are outside, "
-            message += f"the first at index [{', '.join(map(str, place))}])"
+            message += f"the first at index [{', '.join(map(str, position))}])"
         raise ValueError(message)
     return array
 

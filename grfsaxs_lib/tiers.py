@@ -19,8 +19,8 @@ _QUICK = dict(
     learning_case="two_phase_low", emulated_counts=[250, 1000], real_counts=[64, 256],  # 07
     judged_on="test", n_judged=256, n_seen=1000, n_resample=400,  # 08
     n_replicates=60, reconstruction_size=256,  # 09
-    n_side=2000, side_n_estimators=100, side_patience=20,  # 10
-    network_width=64, network_epochs=60, n_sigma=2, other_sigma=4.0,  # 10
+    n_side=2000, side_n_estimators=60, side_patience=20,  # 10
+    network_width=64, network_epochs=60, n_sigma=3, other_sigma=4.0,  # 10
     n_judged_fits=100, n_emulated=600, emulated_n_estimators=60, emulated_patience=20,  # 11
     limited_cases=["two_phase_low"], n_curves=100, n_replicates_kept=60,  # 12
     learning_cases=["two_phase_low"], learning_sizes=[64, 256],  # 12
@@ -42,7 +42,7 @@ TIERS = {
         learning_case="three_phase_high", emulated_counts=[640, 2560, 10_000, 40_000, 160_000], real_counts=[640, 2560],
         judged_on="test", n_judged=1024, n_seen=20_000, n_resample=2000,
         n_replicates=500, reconstruction_size=512,
-        n_side=20_000, side_n_estimators=1000, side_patience=50, network_width=128, network_epochs=100, n_sigma=24,
+        n_side=20_000, side_n_estimators=1000, side_patience=50, network_width=128, network_epochs=100, n_sigma=12,
         n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
         limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],
@@ -62,7 +62,7 @@ TIERS = {
         n_judged=2**17, n_seen=2**19, n_resample=2000,
         n_replicates=500, reconstruction_size=512,
         n_side=2**19, side_n_estimators=50_000, side_patience=1000,
-        network_width=512, network_epochs=200, n_sigma=100,
+        network_width=512, network_epochs=200, n_sigma=48,
         n_judged_fits=1024, n_emulated=100_000, emulated_n_estimators=3000, emulated_patience=100,
         limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 8192],

@@ -67,9 +67,9 @@ def test_shares_and_status(elsewhere, capsys, small):
     assert len(list((elsewhere / "data/quick/datasets").iterdir())) == 3
     cli.main(["status", "quick"])
     out = capsys.readouterr().out
-    made = 16 + 16 + 16
+    made = 20 + 20 + 16
     assert re.search(rf"missing: {320 - made} curves; [0-9.]+ min at the rate so far", out)
-    assert re.search(r"two_phase_low +train +1 +3 +16 +48", out)
+    assert re.search(r"two_phase_low +train +1 +3 +20 +48", out)
 
 
 def test_tiers_without_data_sets(elsewhere, capsys):

@@ -43,39 +43,51 @@ def test_an_interrupt_is_a_keyboard_interrupt(kind):
 FORK = f"""
 import os
 import multiprocessing
+import numpy as np
+from grfsaxs_lib.inference import spline
 
-def work(seed):
+def fit(seed):
     try:
-        return {CURVE.format(seed="seed")}.shape[0]
+        return spline.look_up(np.zeros((3, 3)), np.ones((4, 4, 4, 5)), np.ones((4, 4, 4, 5)))[0].shape[1]
     except RuntimeError as error:
         return str(error)
 
+def simulate(seed):
+    return {CURVE.format(seed="seed")}.shape[0]
+
 {{first}}
 with multiprocessing.get_context("fork").Pool(1) as pool:
-    result = pool.apply_async(work, (1,)).get(60)
+    result = pool.apply_async({{then}}, (1,)).get(60)
 print(result if isinstance(result, int) else "spawn" in result and "forked" in result)
 """
+TWO_THREADS = {"NUMBA_NUM_THREADS": "2", "NUMBA_THREADING_LAYER": "omp"}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 def test_a_fork_after_use_says_what_to_do():
-    assert run(FORK.format(first="work(0)"), NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER="omp") == ["True"]
+    assert run(FORK.format(first="fit(0)", then="fit"), **TWO_THREADS) == ["True"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-def test_a_fork_before_use_works():
-    assert run(FORK.format(first=""), NUMBA_NUM_THREADS="2") == ["500"]
+@pytest.mark.parametrize(
+    "first, then, result", [("", "fit", "5"), ("simulate(0)", "simulate", "500"), ("fit(0)", "simulate", "500")]
+)
+def test_other_forks_work(first, then, result):
+    assert run(FORK.format(first=first, then=then), **TWO_THREADS) == [result]
 
 
 def test_python_threads_take_turns_on_a_layer_that_serves_one():
-    code = f"""
+    code = """
 from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from grfsaxs_lib.inference import spline
+points, table = np.zeros((100, 3)), np.ones((4, 4, 4, 50))
 with ThreadPoolExecutor(4) as pool:
-    curves = list(pool.map(lambda seed: {CURVE.format(seed="seed")}, range(40)))
+    curves = list(pool.map(lambda seed: spline.look_up(points, table, table), range(400)))
 import numba
 print(numba.threading_layer(), len(curves))
 """
-    assert run(code, NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2") == ["workqueue", "40"]
+    assert run(code, NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2") == ["workqueue", "400"]
 
 
 def test_a_read_only_package_and_home_do_without_a_cache(tmp_path):

@@ -392,7 +392,7 @@ def test_memory_at_the_papers_size(size):
             gpu.order_statistics(smoothed, [n // 4, n // 2])
             phases = gpu.classify(smoothed, 0.0, 0.5, binary)
             del smoothed
-            gpu.shell_sums(phases, (0.0, 0.65, 1.0), scattering.last_shell(grid, gx.PAPER_Q))()
+            gpu.shell_sums(phases, (0.0, 0.65, 1.0), scattering.orientation_average(grid, gx.PAPER_Q).last_shell)()
     peak = cuda_emulator.peak_bytes - start
     # Field, indicator and smoothed indicator alone take 13 bytes a voxel. The pool may need more than is in use.
     assert 13 * n < peak < 0.7 * LIMIT

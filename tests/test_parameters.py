@@ -6,8 +6,7 @@ import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from grfsaxs_lib.parameters import CASES, VARIABLES, Case, check, get_case
-from grfsaxs_lib.parameters import numbers as as_numbers
+from grfsaxs_lib.parameters import CASES, VARIABLES, Case, as_numbers, check, get_case
 
 names = st.sampled_from(sorted(VARIABLES))
 numbers = st.floats(allow_nan=True, allow_infinity=True)

@@ -281,7 +281,7 @@ def test_a_row_of_each_file_is_made_again(part):
     for name in (*PARAMETERS, "structure_seed"):
         np.testing.assert_array_equal(data[name], head[name])
     row = int(np.argmin(head["porosity"] - head["scaling_parameter"] / 10))
-    (again,) = block.simulate(part, slice(row, row + 1))
+    (again,) = block.simulate_block(part, slice(row, row + 1))
     # Rounding, and 2e-6 for another processor's float32 transforms; what a GPU has made, see test_gpu.py.
     with xr.open_dataset(part.path) as file:
         tolerance = 4e-5 if file.attrs["device"].startswith("gpu") else 2e-6

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grfsaxs_lib.grid import PAPER_Q, Grid, SmallBoxWarning
-from grfsaxs_lib.physics.scattering import average_shells, last_shell, orientation_weight, scattering_intensity
+from grfsaxs_lib.physics.scattering import orientation_average, orientation_weight, scattering_intensity
 
 SINGLE = float(np.finfo(np.float32).eps)
 DENSITIES = (0.0, 0.65, 1.0)
@@ -66,10 +66,11 @@ def test_weights_add_up_to_one(size):
     # If all modes hold the same power, so do all averages.
     grid = Grid(size, 1.0)
     q = np.linspace(0.01, grid.q_nyquist, 100)
-    flat = grid.shell_counts[: last_shell(grid, q) + 1].astype(float)
-    np.testing.assert_allclose(average_shells(flat, grid, q), grid.intensity_scale, rtol=1e-13)
+    average, flat = orientation_average(grid, q), grid.shell_counts.astype(float)
+    np.testing.assert_allclose(average(flat), grid.intensity_scale, rtol=1e-13)
+    np.testing.assert_array_equal(average(flat), average(flat[: average.last_shell + 1]))
     # Batches go through the same matrix.
-    batch = average_shells(np.stack([flat, 3 * flat]), grid, q)
+    batch = average(np.stack([flat, 3 * flat]))
     np.testing.assert_allclose(batch, grid.intensity_scale * np.array([[1.0], [3.0]]) * np.ones(100), rtol=1e-13)
 
 
@@ -82,7 +83,7 @@ def test_the_weight_is_eq_4():
 
 def test_shells_that_the_paper_needs():
     # q up to 3 nm^-1 plus the reach of the average, four spacings.
-    assert last_shell(Grid(512, 0.5), PAPER_Q) == int((3 * 256 / (2 * np.pi) + 4) ** 2)
+    assert orientation_average(Grid(512, 0.5), PAPER_Q).last_shell == int((3 * 256 / (2 * np.pi) + 4) ** 2)
 
 
 # Closed forms ---------------------------------------------------------------------------------------
@@ -132,9 +133,10 @@ def test_form_factor_of_a_sphere(device, to_device):
     volume = np.count_nonzero(phases) * grid.voxel_size**3
     radius = (volume / (4 / 3 * np.pi)) ** (1 / 3)
     q = np.linspace(0.1, 0.8, 60)
-    squares = np.arange(1, last_shell(grid, q) + 1)
+    average = orientation_average(grid, q)
+    squares = np.arange(1, average.last_shell + 1)
     shells = np.concatenate([[0], grid.shell_counts[squares] * sphere_power(grid.q_spacing * np.sqrt(squares), radius)])
-    expected = average_shells(shells, grid, q) / grid.intensity_scale
+    expected = average(shells) / grid.intensity_scale
     found = scattering_intensity(to_device(phases), grid, q) / grid.intensity_scale
     # Each of 4 pi R^2 = 3300 surface voxels is misplaced by a variance of 1/12, which adds 280 to |F|^2 at
     # random and is 0.5 % of the envelope 8 pi^2 R^2 / q^4 at q = 0.8; in the minima, which the average
@@ -307,3 +309,9 @@ def test_q_below_the_smallest_wave_is_warned_of(to_device):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scattering_intensity(phases, grid, [0.4, 1.0])
+
+
+def test_an_average_is_prepared_once():
+    one = orientation_average(Grid(32, 1.0), np.linspace(0.4, 3.0, 20))
+    assert orientation_average(Grid(32, 1.0), np.linspace(0.4, 3.0, 20)) is one
+    assert orientation_average(Grid(32, 1.0), np.linspace(0.4, 2.9, 20)) is not one

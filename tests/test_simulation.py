@@ -14,7 +14,7 @@ from scipy import ndimage, stats
 from grfsaxs_lib.grid import Grid, SmallBoxWarning
 from grfsaxs_lib.physics import backend
 from grfsaxs_lib.physics.field import gaussian_random_field, mode_amplitudes, spectral_density
-from grfsaxs_lib.physics.scattering import average_shells, last_shell, scattering_intensity
+from grfsaxs_lib.physics.scattering import orientation_average, scattering_intensity
 from grfsaxs_lib.physics.simulation import plane_and_curve, simulate
 from grfsaxs_lib.physics.structure import phase_map
 
@@ -47,7 +47,7 @@ def expected_level_cut(grid, a, porosity, q):
     covariance *= angle / (2 * np.pi)
     assert covariance[0, 0, 0] == pytest.approx(porosity * (1 - porosity), rel=1e-9)
     power = np.fft.fftn(covariance).real * grid.size**3
-    return average_shells(np.bincount(n.ravel(), power.ravel())[: last_shell(grid, q) + 1], grid, q)
+    return orientation_average(grid, q)(np.bincount(n.ravel(), power.ravel()))
 
 
 @pytest.mark.parametrize("porosity", [0.3, 0.9])
@@ -254,8 +254,9 @@ def test_another_spectral_density(device):
 
 
 def test_a_short_box_is_warned_of(device):
-    with pytest.warns(SmallBoxWarning, match="shorter than 8"):
-        simulate(GRID, **GOOD | {"scaling_parameter": 1.0}, device=device)
+    with pytest.warns(SmallBoxWarning, match="shorter than 8") as said:
+        simulate(GRID, **GOOD | {"scaling_parameter": [1.0, 0.9, 1.1]}, device=device)
+    assert len(said) == 1 and said[0].filename == __file__  # once for all structures, at the line that asks for them
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         simulate(GRID, **GOOD, device=device)

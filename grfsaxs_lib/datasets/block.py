@@ -196,7 +196,7 @@ def make(block, report):
         report(n_curve)
         times.append(time.perf_counter())
 
-    intensity = simulate(block, progress=tick).astype(np.float32)
+    intensity = simulate_block(block, progress=tick).astype(np.float32)
     decided = block.origin | {"n_sample": block.n_sample}
     attrs = {
         "title": f"Simulated small-angle X-ray scattering: {block.case.title}, {block.split}",
@@ -211,14 +211,14 @@ def make(block, report):
         "seconds_per_curve": float(np.diff(times).mean()) if len(times) > 1 else np.nan,
     }
     try:
-        write(block, intensity, attrs)
+        write_block(block, intensity, attrs)
     except FileNotFoundError:
         # Another run has finished this block, and taken our temporary file for a leftover.
         return read_whole(block)[0]["checksum"]
     return attrs["checksum"]
 
 
-def simulate(block, rows=slice(None), progress=None):
+def simulate_block(block, rows=slice(None), progress=None):
     """Simulate the curves of a block, or some rows of them: an (n_curve, n_q) ndarray of float64."""
     head = block.head
     with warnings.catch_warnings():
@@ -235,7 +235,7 @@ def simulate(block, rows=slice(None), progress=None):
         )
 
 
-def write(block, intensity, attrs, significant_bits=None):
+def write_block(block, intensity, attrs, significant_bits=None):
     """Write the file of a block, with its (n_sample, n_q) intensities as float32.
 
     With `significant_bits` they are rounded to so many bits, and compressed as well as can be. ValueError if they have
@@ -348,7 +348,7 @@ def read(path, names=ARRAYS, required=_REQUIRED, remedy=REMEDY):
         raise DamagedError(f"{path} is truncated, damaged or not NetCDF ({error}); {remedy}") from error
     lacking = [name for name in required if name not in attrs] + [name for name in names if name not in arrays]
     if lacking:
-        # A file of ours that has lost a few names is damaged; one that has hardly any is somebody's else.
+        # A file of ours that has lost a few names is damaged; one that has hardly any is somebody else's.
         kind = ValueError if not set(attrs) & {"checksum", "simulation_version"} else DamagedError
         raise kind(f"{path} is not a data set of this package: it has no {', '.join(lacking)}; delete it")
     return attrs, arrays

@@ -1,8 +1,8 @@
 r"""Random keys and parameters of the samples of section 2.3.
 
 Sample `index` of a split owns its 64-bit keys, one a purpose, and nothing else decides
-its content. So it is the same curve in a large data set or a small one, made first or
-last, beside few others or many, in one process or on a cluster.
+its content. So it is the same curve in a large data set or a small one, whenever and
+wherever it is made, in one process or on a cluster.
 """
 
 import operator
@@ -23,8 +23,8 @@ def keys(namespace, split, indices, purpose, replicate=0):
     r"""64-bit keys of some samples of a split, for one purpose.
 
     Each key is the first word that ``numpy.random.SeedSequence`` makes of (namespace,
-    split, purpose, index, replicate): it depends on nothing else, and its
-    neighbours tell nothing about it.
+    split, purpose, index, replicate): it depends on nothing else, and keys of
+    different samples are independent.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def _random_words(namespace, split, indices, purpose, replicate, n_word):
     if indices.min() < 0 or indices.max() >= 2**32:
         raise ValueError(f"indices must lie in [0, 2^32); got {indices.min()} ... {indices.max()}")
     # Five words of 32 bits, always: SeedSequence pads with zeros, so that lists of
-    # different lengths could mean the same. Names enter by their checksum, so that a
-    # case keeps its samples whatever other cases come and go.
+    # different lengths could give the same key. Names enter by their checksum, so that a
+    # case keeps its samples when other cases are added or removed.
     names = [_word(name) for name in (namespace, split, purpose)]
     return seed_words([*names, indices, replicate], n_word)
 

@@ -183,7 +183,7 @@ def write(one, intensity):
         "comment": f"intensities rounded to {_SIGNIFICANT_BITS} significant bits",
         **block.provenance(one.device),
     }
-    block.write(one, intensity, attrs, _SIGNIFICANT_BITS)
+    block.write_block(one, intensity, attrs, _SIGNIFICANT_BITS)
     _add_to_list(one.path)
 
 
@@ -250,7 +250,7 @@ def main():
     blocks = missing(device)
     with tqdm(total=sum(one.indices.size for one in blocks), desc="reference curves", unit="curve") as bar:
         for one in blocks:
-            write(one, block.simulate(one, progress=bar.update))
+            write(one, block.simulate_block(one, progress=bar.update))
 
 
 if __name__ == "__main__":

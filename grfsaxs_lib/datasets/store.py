@@ -12,7 +12,6 @@ costs seconds, and is added at reading, from its own key.
 
 import hashlib
 import re
-import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,10 @@ import numpy as np
 
 from .. import tasks
 from ..files import remove_leftovers
-from ..grid import PAPER_Q, Grid, SmallBoxWarning, check_grid, check_q
+from ..grid import PAPER_Q, Grid, check_grid, check_q
 from ..parameters import CASES, check, get_case
 from ..physics import backend, simulation
+from ..physics.field import warn_of_small_box
 from . import block
 from .block import Block, DamagedError
 from .keys import PARAMETERS, SPLITS, check_choice, check_whole_number
@@ -89,14 +89,7 @@ def plan(
         "device": device,
     }
     cases, directory = [_check_case(case) for case in cases], Path(directory)
-    longest = 8 * np.pi * max(case.ranges["scaling_parameter"][1] for case in cases)
-    if grid.box_length < longest:
-        warnings.warn(
-            f"the box of {grid.box_length:g} nm is shorter than 8*pi*scaling_parameter = {longest:.4g} nm "
-            f"at the upper end of the prior; curves of single structures will scatter widely",
-            SmallBoxWarning,
-            stacklevel=2,
-        )
+    warn_of_small_box(grid, max(case.ranges["scaling_parameter"][1] for case in cases))
     shards = []
     for split, n in n_sample.items():
         check_choice("split", split, SPLITS)
@@ -197,7 +190,7 @@ def generate(shards, *, client=None, overwrite=False, progress=True):
 
 
 def status(shards):
-    """What is there of the data sets that a plan lists, by a look at the heads of the files.
+    """What is there of the data sets that a plan lists, from the heads of the files.
 
     Parameters
     ----------
@@ -239,7 +232,7 @@ def status(shards):
 
 
 def open_dataset(case, split, directory):
-    """Look at one split of a case, over all of its shards, without reading the curves.
+    """Open one split of a case, all of its shards, without reading the curves.
 
     Parameters
     ----------

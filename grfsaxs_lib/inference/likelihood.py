@@ -17,7 +17,7 @@ from ..emulator.coordinates import coordinate_ends, from_coordinates, prior_limi
 from ..grid import PAPER_Q
 from ..measurement.noise import estimate_noise_level, is_noise_strange
 from ..measurement.preprocess import log_intensity
-from ..parameters import check, numbers
+from ..parameters import as_numbers, check
 from . import curve_model, posterior
 from .optimise import StartingGrid, closest_starts, find_maxima, starting_grid
 from .posterior import Draws
@@ -207,7 +207,7 @@ class Likelihood:
         return replace(self, model=self.model.in_volume(volume))
 
     def _checked(self, curves, variance):
-        curves, variance = numbers("curves", curves), numbers("variance", variance)
+        curves, variance = as_numbers("curves", curves), as_numbers("variance", variance)
         if curves.shape != (len(curves), self.model.edges.size) or variance.shape != curves.shape:
             raise ValueError(
                 f"curves and variance must have shape (n_sample, {self.model.edges.size}), as average() returns them; "

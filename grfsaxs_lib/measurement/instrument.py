@@ -9,7 +9,7 @@ The simulation knows q only; this is where a measured pattern meets it.
 
 import numpy as np
 
-from ..parameters import check, numbers
+from ..parameters import as_numbers, check
 
 # Deslattes et al. (2003), Rev. Mod. Phys. 75, 35, doi:10.1103/RevModPhys.75.35: 8047.823 and 8027.842 eV.
 CU_K_ALPHA_1 = 0.1540593  # nm
@@ -38,7 +38,7 @@ def scattering_vector(two_theta, wavelength=CU_K_ALPHA):
     ValueError
         If an angle or the wavelength is out of range.
     """
-    two_theta = numbers("two_theta", two_theta)
+    two_theta = as_numbers("two_theta", two_theta)
     if not ((two_theta > 0) & (two_theta <= 180)).all():
         raise ValueError(f"two_theta must lie in (0, 180] degrees; got {two_theta}")
     return 4 * np.pi / _check_wavelength(wavelength) * np.sin(np.deg2rad(two_theta / 2))

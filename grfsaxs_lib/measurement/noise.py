@@ -48,8 +48,8 @@ def add_noise(intensity, noise_level, rng):
         :math:`\alpha`; a number, or one for each curve (broadcast against
         ``intensity.shape[:-1]``). Zero adds no noise.
     rng : numpy.random.Generator
-        Source of randomness. It advances by one draw an intensity, whatever the
-        noise level, so levels can be compared on the same random numbers.
+        Source of randomness. It advances by one draw for each intensity, whatever the
+        noise level, so that levels can be compared on the same random numbers.
 
     Returns
     -------

@@ -86,5 +86,5 @@ def _free_memory():
 
 
 def kernels_of(array):
-    """Return the kernel module of the device that `array` lives on."""
+    """The kernel module of the device that a caller's array lives on; inside the package the module is passed down."""
     return get_kernels("gpu" if hasattr(array, "__cuda_array_interface__") else "cpu")

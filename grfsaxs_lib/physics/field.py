@@ -19,13 +19,13 @@ import warnings
 import numpy as np
 
 from ..grid import SmallBoxWarning, check_grid
-from ..parameters import check_scalar, numbers
+from ..parameters import as_numbers, check_scalar
 from . import backend
 
 # Modes whose amplitude is below this share of the largest are neither drawn nor transformed. For Eq. (7) they
 # hold 2e-9 of the variance, and a cutoff of 1e-6 would more than double the modes.
 AMPLITUDE_CUTOFF = 1e-5
-# Eq. (7) needs a box of several wavelengths; shorter ones are far from the ensemble they stand for.
+# Eq. (7) needs a box of several wavelengths; in a shorter one a single structure is far from the ensemble average.
 MINIMUM_BOX = 8 * np.pi
 # A spectral density that still has this share of its maximum at the largest wave of the grid is cut off there.
 _RESOLVED = 0.5
@@ -86,14 +86,14 @@ def mode_amplitudes(grid, scaling_parameter, spectral_density=spectral_density):
         If the density is not finite, negative, or zero everywhere.
     """
     n_shell = grid.shell_counts.size
-    if spectral_density is _EQUATION_7:  # nothing beyond its cutoff, which is known, need be looked at
+    if spectral_density is _EQUATION_7:  # its cutoff is known, and nothing beyond is needed
         with np.errstate(over="ignore", under="ignore"):
             first = np.float64(scaling_parameter * grid.q_spacing) ** -8
             n_shell = int(min(n_shell, ((first + 1) / AMPLITUDE_CUTOFF) ** (2 / 8) + 2))
     q = grid.q_spacing * np.sqrt(np.arange(1, n_shell))
     counts = grid.shell_counts[1:n_shell]
     rule = "must give one finite, non-negative value per q, not all zero at the waves of the box"
-    density = numbers("spectral_density(q, a)", spectral_density(q, scaling_parameter), rule=rule)
+    density = as_numbers("spectral_density(q, a)", spectral_density(q, scaling_parameter), rule=rule)
     good = density.shape == q.shape and np.isfinite(density).all() and (density >= 0).all()
     if not good or not density[counts > 0].any():
         raise ValueError(
@@ -101,7 +101,7 @@ def mode_amplitudes(grid, scaling_parameter, spectral_density=spectral_density):
             + (f", values from {density.min():g} to {density.max():g}" if density.size else "")
         )
     amplitude = np.sqrt(density)
-    # Else squares may overflow; a power of two rounds nothing.
+    # Squares might overflow otherwise; a power of two causes no rounding.
     amplitude = np.ldexp(amplitude, -int(np.frexp(amplitude[counts > 0].max())[1]))
     n_kept = np.flatnonzero(amplitude > AMPLITUDE_CUTOFF * amplitude.max())[-1] + 1
     amplitude = np.concatenate([[0.0], amplitude[:n_kept]])
@@ -136,7 +136,6 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
         For values outside their range.
     DeviceError
         If the device is not there.
-
     MemoryError
         If the grid needs more memory than is free.
 
@@ -150,17 +149,28 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
     kernels = backend.get_kernels(device)
     if out is None:
         backend.check_memory(device, check_grid(grid).size)
-    if out is not None and (out.shape != (grid.size,) * 3 or out.dtype != np.float32 or not out.flags.c_contiguous):
+    elif out.shape != (grid.size,) * 3 or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(f"out must be a contiguous array of float32 of the shape of {grid}; got shape {out.shape}")
     scaling_parameter = check_scalar("scaling_parameter", scaling_parameter)
     seed = check_seed(seed)
-    if grid.box_length < MINIMUM_BOX * scaling_parameter:
+    warn_of_small_box(grid, scaling_parameter)
+    return draw_field(kernels, grid, scaling_parameter, seed, spectral_density, out)
+
+
+def warn_of_small_box(grid, scaling_parameter):
+    """Warn the caller's caller if the box is too short for the largest scaling parameter."""
+    longest = float(np.max(scaling_parameter, initial=0.0))
+    if grid.box_length < MINIMUM_BOX * longest:
         warnings.warn(
             f"the box of {grid.box_length:g} nm is shorter than 8*pi*scaling_parameter = "
-            f"{MINIMUM_BOX * scaling_parameter:.4g} nm; curves of single structures will scatter widely",
+            f"{MINIMUM_BOX * longest:.4g} nm; curves of single structures will scatter widely",
             SmallBoxWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
+
+
+def draw_field(kernels, grid, scaling_parameter, seed, spectral_density, out=None):
+    """What `gaussian_random_field` does once its arguments are checked."""
     amplitude = mode_amplitudes(grid, scaling_parameter, spectral_density)
     at_nyquist = amplitude[(grid.size // 2) ** 2 :][:1] ** 2 / (amplitude**2).max()
     if (at_nyquist > _RESOLVED).any():
@@ -168,6 +178,6 @@ def gaussian_random_field(grid, *, scaling_parameter, seed, device="cpu", spectr
             f"voxels of {grid.voxel_size:g} nm are too large for scaling_parameter = {scaling_parameter:g} nm: at the "
             f"largest wave that they hold the spectral density still is {at_nyquist.item():.2g} of its maximum, "
             "so the field is rather noise of single voxels",
-            stacklevel=2,
+            stacklevel=3,
         )
     return kernels.gaussian_random_field(grid.size, amplitude.astype(np.float32), seed, out)

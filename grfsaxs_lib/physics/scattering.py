@@ -5,13 +5,14 @@ each integer shell :math:`n^2 = i^2+j^2+k^2`, and the average over all orientati
 one small matrix applied to these sums.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
 
 from ..grid import PAPER_Q, check_grid, check_q
-from ..parameters import numbers
+from ..parameters import as_numbers
 from .backend import kernels_of, plain_array
 
 # Half width of the orientation average in units of q_spacing: beyond it a weight is below exp(-32).
@@ -38,9 +39,52 @@ def orientation_weight(q_mode, q, q_spacing):
     return np.exp(-2 * ((q_mode - q) / q_spacing) ** 2) / q_mode**2
 
 
+@dataclass(frozen=True, eq=False)
+class OrientationAverage:
+    r"""The average over all orientations, Eq. (3), on one grid and at some q; from `orientation_average`.
+
+    Attributes
+    ----------
+    weights : (n_shell, n_q) sparse array of float64
+        What a mode on each integer shell counts for at each q, on the paper's scale (`Grid.intensity_scale`).
+    """
+
+    weights: sparse.csc_array
+
+    @property
+    def last_shell(self):
+        """Largest integer shell that the average at the largest q touches."""
+        return self.weights.shape[0] - 1
+
+    def __call__(self, shell_sums):
+        r"""Intensity from the sums of :math:`|F|^2` over the shells :math:`n = i^2+j^2+k^2`.
+
+        Parameters
+        ----------
+        shell_sums : (..., n_shell) ndarray
+            For n = 0, 1, ..., `last_shell` and perhaps more, which do not count.
+
+        Returns
+        -------
+        (..., n_q) ndarray of float64
+        """
+        return shell_sums[..., : self.last_shell + 1] @ self.weights
+
+
+def orientation_average(grid, q):
+    r"""Prepare the `OrientationAverage` of a grid at some q, or take it from those that were prepared before.
+
+    Parameters
+    ----------
+    grid : Grid
+    q : (n_q,) ndarray of float64
+        Increasing, as `grid.check_q` returns it [nm\ :sup:`-1`].
+    """
+    return _orientation_average(grid, q.tobytes())
+
+
 @lru_cache(maxsize=16)
-def _average_matrix(grid, q_bytes):
-    """(n_q, n_shell) sparse matrix that turns shell sums of |F|^2 into I(q), Eq. (3)."""
+def _orientation_average(grid, q_bytes):
     q = np.frombuffer(q_bytes)
     last = min(int(((q[-1] / grid.q_spacing) + _REACH) ** 2), grid.shell_counts.size - 1)
     counts = grid.shell_counts[: last + 1]
@@ -52,37 +96,13 @@ def _average_matrix(grid, q_bytes):
         weights = orientation_weight(q_shell[near], q_value, grid.q_spacing)
         weights /= weights @ counts[shells[near]]
         rows.append(sparse.csr_array((weights, shells[near], [0, weights.size]), shape=(1, last + 1)))
-    return grid.intensity_scale * sparse.vstack(rows, format="csr")
-
-
-def average_shells(shell_sums, grid, q):
-    r"""Orientation-averaged intensity from the sums of :math:`|F|^2` over integer shells, Eq. (3).
-
-    Parameters
-    ----------
-    shell_sums : (n_shell,) or (n_curve, n_shell) ndarray
-        Sums over the modes with :math:`i^2+j^2+k^2 = n`, for n = 0, 1, ..., `last_shell`.
-    grid : Grid
-    q : (n_q,) ndarray of float64
-        [nm\ :sup:`-1`]
-
-    Returns
-    -------
-    (n_q,) or (n_curve, n_q) ndarray of float64
-        I(q) on the paper's scale, see `Grid.intensity_scale`.
-    """
-    return shell_sums @ _average_matrix(grid, q.tobytes()).T
-
-
-def last_shell(grid, q):
-    """Largest integer shell that the average at the largest q touches."""
-    return _average_matrix(grid, q.tobytes()).shape[1] - 1
+    return OrientationAverage((grid.intensity_scale * sparse.vstack(rows, format="csr")).T)
 
 
 def check_densities(densities):
     """Return the electron densities of pore, layer and solid as three finite floats."""
     rule = "must be three finite numbers (pore, layer, solid)"
-    array = numbers("densities", densities, rule=rule)
+    array = as_numbers("densities", densities, rule=rule)
     if array.shape != (3,) or not np.isfinite(array).all():
         raise ValueError(f"densities {rule}; got {densities!r}")
     return tuple(map(float, array))
@@ -120,4 +140,5 @@ def scattering_intensity(phases, grid, q=PAPER_Q, densities=DENSITIES):
         )
     if int(phases.max()) > 2:
         raise ValueError(f"phases must be 0 (pore), 1 (layer) or 2 (solid); got {int(phases.max())}")
-    return average_shells(kernels_of(phases).shell_sums(phases, densities, last_shell(grid, q))(), grid, q)
+    average = orientation_average(grid, q)
+    return average(kernels_of(phases).shell_sums(phases, densities, average.last_shell)())

@@ -5,8 +5,8 @@ import numpy as np
 from ..grid import PAPER_Q, check_grid, check_q
 from ..parameters import check
 from . import backend
-from .field import check_seed, gaussian_random_field, spectral_density
-from .scattering import DENSITIES, average_shells, check_densities, last_shell, scattering_intensity
+from .field import check_seed, draw_field, gaussian_random_field, spectral_density, warn_of_small_box
+from .scattering import DENSITIES, check_densities, orientation_average, scattering_intensity
 from .structure import check_cut, cut, phase_map
 
 
@@ -70,36 +70,36 @@ def simulate(
     porosity, layer_fraction, smoothing_sigma = check_cut(porosity, layer_fraction, smoothing_sigma, grid.size)
     seeds = np.asarray(seed, dtype=object)  # as integers of their own type: NumPy would turn large ones into floats
     seeds = np.array([check_seed(one) for one in seeds.flat], dtype=np.uint64).reshape(seeds.shape)
-    a, epsilon, nu, seeds = np.broadcast_arrays(
-        check("scaling_parameter", scaling_parameter), porosity, layer_fraction, seeds
-    )
+    scaling_parameter = check("scaling_parameter", scaling_parameter)
+    structures = np.broadcast_arrays(scaling_parameter, porosity, layer_fraction, seeds)
     backend.check_memory(device, grid.size)
-    intensity = np.empty((*a.shape, q.size))
-    field = unread = None
+    warn_of_small_box(grid, scaling_parameter)
+    intensity = np.empty((*structures[0].shape, q.size))
+    average = orientation_average(grid, q)
+    _simulate_each(
+        intensity, kernels, grid, structures, spectral_density, smoothing_sigma, densities, average, progress
+    )
+    return intensity
 
-    def average(index, read):
-        intensity[index] = average_shells(read(), grid, q)
 
+def _simulate_each(
+    intensity, kernels, grid, structures, spectral_density, smoothing_sigma, densities, average, progress
+):
+    """Fill `intensity` structure by structure: the work of `simulate`, after all checks."""
+    field = last = read = None
     try:
-        for index in np.ndindex(a.shape):
-            field = gaussian_random_field(
-                grid,
-                scaling_parameter=a[index],
-                seed=int(seeds[index]),
-                device=device,
-                spectral_density=spectral_density,
-                out=field,
-            )
-            if unread is not None:  # while a GPU draws this field
-                average(*unread)
-            phases = cut(field, epsilon[index], nu[index], smoothing_sigma, overwrite_field=True)
-            unread = index, kernels.shell_sums(phases, densities, last_shell(grid, q))
+        for index in np.ndindex(intensity.shape[:-1]):
+            a, epsilon, nu, seed = (values[index] for values in structures)
+            field = draw_field(kernels, grid, float(a), int(seed), spectral_density, field)
+            if read is not None:  # while a GPU draws this field
+                intensity[last] = average(read())
+            phases = cut(kernels, field, epsilon, nu, smoothing_sigma, overwrite_field=True)
+            last, read = index, kernels.shell_sums(phases, densities, average.last_shell)
             if progress is not None:
                 progress(1)
     finally:  # also where a structure failed: a GPU may still be writing what is to be read
-        if unread is not None:
-            average(*unread)
-    return intensity
+        if read is not None:
+            intensity[last] = average(read())
 
 
 def plane_and_curve(
@@ -115,13 +115,12 @@ def plane_and_curve(
     Returns
     -------
     plane : (N, N) ndarray of uint8
-        Phases at the first z.
+        Phases at the first x; axes (z, y).
     intensity : (n_q,) ndarray of float64
         As `simulate` returns it.
     """
-    field = gaussian_random_field(grid, scaling_parameter=scaling_parameter, seed=int(seed), device=device)
-    cut = {"porosity": porosity, "layer_fraction": layer_fraction, "smoothing_sigma": smoothing_sigma}
-    phases = phase_map(field, **cut, overwrite_field=True)
-    plane = phases[:, :, 0].copy()  # a view would keep the whole cube
-    plane = plane.get() if hasattr(plane, "get") else plane  # from the GPU
+    field = gaussian_random_field(grid, scaling_parameter=scaling_parameter, seed=seed, device=device)
+    given = {"porosity": porosity, "layer_fraction": layer_fraction, "smoothing_sigma": smoothing_sigma}
+    phases = phase_map(field, **given, overwrite_field=True)
+    plane = backend.get_kernels(device).to_host(phases[:, :, 0].copy())  # a view would keep the whole cube
     return plane, scattering_intensity(phases, grid, q)

@@ -16,11 +16,12 @@ from .backend import kernels_of, plain_array
 
 PORE, LAYER, SOLID = 0, 1, 2
 
-# Kernels to choose from: radius in units of sigma, and precision. float32 underflows beyond 12, float64 beyond 37.
-_KERNELS = [(6, np.float32), (8, np.float32), (10, np.float32), (12, np.float32)]
-_WIDEST_FLOAT32 = len(_KERNELS) - 1
-_KERNELS += [(16, np.float64), (22, np.float64), (29, np.float64), (37, np.float64)]
-# A threshold is trusted where the weight beyond the kernel is a smaller share of it than this.
+# Widths of the filter to choose from: radius in units of sigma, and precision. float32 underflows beyond 12, float64
+# beyond 37.
+_WIDTHS = [(6, np.float32), (8, np.float32), (10, np.float32), (12, np.float32)]
+_WIDEST_FLOAT32 = len(_WIDTHS) - 1
+_WIDTHS += [(16, np.float64), (22, np.float64), (29, np.float64), (37, np.float64)]
+# A threshold is trusted where the weight beyond the filter is a smaller share of it than this.
 _TRUNCATION = 1e-5
 # Planes on which the depth of the layer is estimated before the whole cube is smoothed.
 _PROBE_PLANES = 16
@@ -48,27 +49,27 @@ def gaussian_taps(sigma, radius, dtype):
     return (taps / (taps[0] + 2 * taps[1:].sum())).astype(dtype)
 
 
-def _smooth(binary, sigma, kernel, planes=None, out=None):
-    radius, dtype = kernel
-    return kernels_of(binary).smooth(binary, gaussian_taps(sigma, int(np.ceil(radius * sigma)), dtype), planes, out)
+def _smooth(kernels, binary, sigma, width, planes=None, out=None):
+    radius, dtype = width
+    return kernels.smooth(binary, gaussian_taps(sigma, int(np.ceil(radius * sigma)), dtype), planes, out)
 
 
-def _trusted(threshold, kernel):
-    """Whether a kernel is wide enough to determine this threshold."""
-    radius, dtype = kernel
+def _trusted(threshold, width):
+    """Whether a filter of this width determines the threshold."""
+    radius, dtype = width
     return threshold > max(erfc(radius / np.sqrt(2)) / _TRUNCATION, 1e-290 if dtype == np.float64 else 0.0)
 
 
-def _first_kernel(binary, sigma, share):
-    """Index of the narrowest kernel that should do for the lowest `share` of voxels, judged by a few planes."""
+def _first_width(kernels, binary, sigma, share):
+    """Index of the narrowest filter that should do for the lowest `share` of voxels, judged by a few planes."""
     planes = np.unique(np.linspace(0, len(binary), _PROBE_PLANES, endpoint=False).astype(int))
-    for widest in (_WIDEST_FLOAT32, len(_KERNELS) - 1):
-        probe = _smooth(binary, sigma, _KERNELS[widest], planes)
-        (threshold,) = kernels_of(binary).order_statistics(probe, [max(1, round(share * probe.size))])
-        for n, kernel in enumerate(_KERNELS[: widest + 1]):
-            if _trusted(threshold**_MARGIN, kernel):
+    for widest in (_WIDEST_FLOAT32, len(_WIDTHS) - 1):
+        probe = _smooth(kernels, binary, sigma, _WIDTHS[widest], planes)
+        (threshold,) = kernels.order_statistics(probe, [max(1, round(share * probe.size))])
+        for n, width in enumerate(_WIDTHS[: widest + 1]):
+            if _trusted(threshold**_MARGIN, width):
                 return n
-    return len(_KERNELS) - 1
+    return len(_WIDTHS) - 1
 
 
 def check_cut(porosity, layer_fraction, smoothing_sigma, size):
@@ -132,12 +133,11 @@ def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0, overw
         raise ValueError("field must be finite; it holds NaN or infinity")
     if lowest == highest:
         raise ValueError(f"field must vary, or no threshold can cut it; it is {lowest:g} everywhere")
-    return cut(field, porosity, layer_fraction, sigma, overwrite_field)
+    return cut(kernels_of(field), field, porosity, layer_fraction, sigma, overwrite_field)
 
 
-def cut(field, porosity, layer_fraction, sigma, overwrite_field):
+def cut(kernels, field, porosity, layer_fraction, sigma, overwrite_field):
     """What `phase_map` does once its arguments are checked."""
-    kernels = kernels_of(field)
     n_pore_and_layer = round(float(porosity) * field.size)
     n_pore = round(float(porosity * (1 - layer_fraction)) * field.size)
 
@@ -145,12 +145,12 @@ def cut(field, porosity, layer_fraction, sigma, overwrite_field):
     if sigma == 0:
         return kernels.classify(field, threshold, threshold)
     binary = kernels.binarise(field, threshold)
-    scratch = overwrite_field and field.flags.c_contiguous
-    first = _first_kernel(binary, sigma, n_pore / field.size) if layer_fraction else 0
-    for kernel in _KERNELS[first:]:
-        smoothed = _smooth(binary, sigma, kernel, out=field if scratch and kernel[1] == np.float32 else None)
+    scratch = field if overwrite_field and field.flags.c_contiguous else None
+    first = _first_width(kernels, binary, sigma, n_pore / field.size) if layer_fraction else 0
+    for width in _WIDTHS[first:]:
+        smoothed = _smooth(kernels, binary, sigma, width, out=scratch if width[1] == np.float32 else None)
         lower, upper = kernels.order_statistics(smoothed, [n_pore, n_pore_and_layer])
-        if n_pore == 0 or _trusted(lower, kernel):
+        if n_pore == 0 or _trusted(lower, width):
             return kernels.classify(smoothed, lower, upper, out=binary)
         del smoothed
     raise ValueError(

@@ -6,6 +6,8 @@ small tables such as `amplitude` and `taps` aside, and import nothing of the pac
 depend on the number of threads. `out` is an array to use again: fresh memory of this size costs about as much time
 as its Fourier transform.
 
+``to_host(array)``
+    -> NumPy array; on the CPU the array itself
 ``philox(counter, key)``
     Philox4x32-10: four 32-bit words from four and two. -> tuple of uint32
 ``gaussian_random_field(size, amplitude, seed, out=None)``

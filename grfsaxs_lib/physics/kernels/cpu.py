@@ -1,8 +1,8 @@
-"""The kernels on the CPU: Numba for element-wise work, ducc0 for the Fourier transforms.
+"""The kernels on the CPU: NumPy and Numba for element-wise work, ducc0 for the Fourier transforms.
 
-ducc0 rounds a line differently when it falls into the remainder of a SIMD group, so its own threads would
-make the last bits depend on their number. It is called with one thread on blocks of a fixed size instead,
-and the blocks are shared out here.
+All of them release Python's lock, and work on blocks of a fixed size that are shared out to a few threads here.
+ducc0 with threads of its own would round a line differently when it falls into the remainder of a SIMD group, so that
+the last bits would depend on their number; Numba with threads of its own takes twice as long to compile.
 """
 
 import math
@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ducc0.fft
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
-from ...compiled import parallel, serial
+from ...compiled import serial
 
 # Planes, or columns of the pruned spectrum, that one thread transforms at a time: they stay in its cache.
 _PLANES = 4
@@ -28,7 +28,6 @@ _RUN = 64
 
 # contract allows fused multiply-add, the only liberty taken with IEEE arithmetic.
 _jit = serial("contract")
-_parallel = parallel("contract")
 
 
 def _share_out(work, n, block):
@@ -37,6 +36,10 @@ def _share_out(work, n, block):
     with ThreadPoolExecutor(get_num_threads()) as pool:
         for done in [pool.submit(work, slices) for _ in range(get_num_threads())]:
             done.result()
+
+
+def to_host(array):
+    return array
 
 
 # Gaussian random field ------------------------------------------------------------------------------
@@ -88,9 +91,9 @@ def _mode(i, j, k, half, key):
     return re, -im
 
 
-@_parallel
+@_jit
 def _fill_modes(spectrum, rows, columns, half, amplitude, key):
-    for r in prange(rows.size):
+    for r in range(rows.size):
         i = rows[r]
         for c in range(columns.size):
             j = columns[c]
@@ -113,8 +116,11 @@ def gaussian_random_field(size, amplitude, seed, out=None):
     first_negative = size - (columns.size - n_positive)
     key = (np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32))
     spectrum = np.zeros((size, columns.size, n_depth), np.complex64)
-    _fill_modes(spectrum, columns, columns, size // 2, amplitude, key)
     field = np.empty((size, size, size), np.float32) if out is None else out
+
+    def draw(blocks):
+        for block in blocks:
+            _fill_modes(spectrum, columns[block], columns, size // 2, amplitude, key)
 
     def along_z(blocks):
         for block in blocks:
@@ -133,6 +139,7 @@ def gaussian_random_field(size, amplitude, seed, out=None):
             ducc0.fft.c2c(kept, axes=(1,), forward=False, out=kept)
             ducc0.fft.c2r(planes, axes=(2,), lastsize=size, forward=False, out=field[block])
 
+    _share_out(draw, columns.size, _COLUMNS)
     _share_out(along_z, columns.size, _COLUMNS)
     _share_out(along_y_and_x, size, _PLANES)
     return field
@@ -161,20 +168,16 @@ def _keep(run, lower, upper, kept, n_kept):
     return n_kept
 
 
-@_parallel
+@_jit
 def _between(values, lower, upper, kept, n_kept, n_below):
-    """For each bracket [lower, upper] and block: the elements inside, how many they are, and how many are below."""
-    n_bracket = lower.size
-    step = (values.size + _BLOCKS - 1) // _BLOCKS
-    for block in prange(_BLOCKS):
-        stop = min((block + 1) * step, values.size)
-        for start in range(block * step, stop, _RUN):
-            run = values[start : min(start + _RUN, stop)]
-            for b in range(n_bracket):
-                n_below_run, n_inside = _count(run, lower[b], upper[b])
-                n_below[b, block] += n_below_run
-                if n_inside:  # rare: a field is smooth, and few of its runs cross the bracket
-                    n_kept[b, block] = _keep(run, lower[b], upper[b], kept[b, block], n_kept[b, block])
+    """For each bracket [lower, upper]: the elements inside, how many they are, and how many are below."""
+    for start in range(0, values.size, _RUN):
+        run = values[start : min(start + _RUN, values.size)]
+        for b in range(lower.size):
+            n_below_run, n_inside = _count(run, lower[b], upper[b])
+            n_below[b] += n_below_run
+            if n_inside:  # rare: a field is smooth, and few of its runs cross the bracket
+                n_kept[b] = _keep(run, lower[b], upper[b], kept[b], n_kept[b])
 
 
 def order_statistics(values, ranks):
@@ -187,17 +190,23 @@ def order_statistics(values, ranks):
     margin = _BRACKET * sample.size
     lower = padded[np.clip(centre - margin, 0, None).astype(int)]
     upper = padded[np.clip(centre + margin, None, sample.size).astype(int) + 1]
-    kept = np.empty((wanted.size, _BLOCKS, values.size // _BLOCKS // 4 + 1), values.dtype)
-    n_kept, n_below = np.zeros((2, wanted.size, _BLOCKS), np.int64)
-    _between(values.reshape(-1), lower, upper, kept, n_kept, n_below)
+    kept = np.empty((_BLOCKS, wanted.size, values.size // _BLOCKS // 4 + 1), values.dtype)
+    n_kept, n_below = np.zeros((2, _BLOCKS, wanted.size), np.int64)
+    line, step = values.reshape(-1), -(-values.size // _BLOCKS)
 
+    def search(blocks):
+        for block in blocks:
+            n = block.start // step
+            _between(line[block], lower, upper, kept[n], n_kept[n], n_below[n])
+
+    _share_out(search, line.size, step)
     found = {0: -math.inf}
     for b, rank in enumerate(wanted.tolist()):
-        place = rank - n_below[b].sum() - 1
-        if 0 <= place < n_kept[b].sum() and n_kept[b].max() < kept.shape[2]:
-            inside = np.concatenate([block[:n] for block, n in zip(kept[b], n_kept[b], strict=True)])
-            found[rank] = float(np.partition(inside, place)[place])
-        else:  # an unlucky sample, or very many ties
+        position = rank - n_below[:, b].sum() - 1
+        if 0 <= position < n_kept[:, b].sum() and n_kept[:, b].max() < kept.shape[2]:
+            inside = np.concatenate([block[:n] for block, n in zip(kept[:, b], n_kept[:, b], strict=True)])
+            found[rank] = float(np.partition(inside, position)[position])
+        else:  # the sample has missed it, or there are very many ties
             found[rank] = float(np.partition(values, rank - 1, axis=None)[rank - 1])
     return [found[int(rank)] for rank in ranks]
 
@@ -205,17 +214,14 @@ def order_statistics(values, ranks):
 # Phases ---------------------------------------------------------------------------------------------
 
 
-@_parallel
-def _binarise(values, threshold, out):
-    for z in prange(values.shape[0]):
-        for y in range(values.shape[1]):
-            for x in range(values.shape[2]):
-                out[z, y, x] = values[z, y, x] > threshold
-
-
 def binarise(values, threshold):
     out = np.empty(values.shape, np.uint8)
-    _binarise(values, values.dtype.type(threshold), out)
+
+    def compare(blocks):
+        for block in blocks:
+            np.greater(values[block], values.dtype.type(threshold), out=out[block].view(np.bool_))
+
+    _share_out(compare, len(values), _PLANES)
     return out
 
 
@@ -258,67 +264,59 @@ def _filter_line(row, taps, line):
         )  # fmt: skip
 
 
-@_parallel
-def _smooth(binary, taps, planes, out):
-    """Runs of neighbouring planes at a time: across the planes, then along y, then along x."""
+@_jit
+def _smooth(binary, taps, planes, across, out):
+    """Neighbouring planes together: across the planes, then along y, then along x."""
     size, radius, one = binary.shape[0], taps.size - 1, taps.dtype.type(1)
-    for group in prange((planes.size + _PLANES - 1) // _PLANES):
-        mine = planes[group * _PLANES : (group + 1) * _PLANES]
-        reach = mine[-1] - mine[0] + 1 + 2 * radius
-        column = np.empty((reach, size), taps.dtype)
-        across = np.empty((mine.size, size + 2 * radius, size), taps.dtype)
+    reach = planes[-1] - planes[0] + 1 + 2 * radius
+    column = np.empty((reach, size), taps.dtype)
+    for y in range(size):
+        for z in range(reach):
+            _scale(column[z], one, binary[(planes[0] - radius + z) % size, y])
+        for p in range(planes.size):
+            _filter(across[p, radius + y], taps, column, planes[p] - planes[0] + radius)
+    line = np.empty(size + 2 * radius, taps.dtype)
+    for p in range(planes.size):
+        for y in range(radius):
+            _scale(across[p, y], one, across[p, radius + (y - radius) % size])
+            _scale(across[p, radius + size + y], one, across[p, radius + y % size])
         for y in range(size):
-            for z in range(reach):
-                _scale(column[z], one, binary[(mine[0] - radius + z) % size, y])
-            for p in range(mine.size):
-                _filter(across[p, radius + y], taps, column, mine[p] - mine[0] + radius)
-        line = np.empty(size + 2 * radius, taps.dtype)
-        for p in range(mine.size):
-            for y in range(radius):
-                _scale(across[p, y], one, across[p, radius + (y - radius) % size])
-                _scale(across[p, radius + size + y], one, across[p, radius + y % size])
-            for y in range(size):
-                row = line[radius : radius + size]
-                _filter(row, taps, across[p], radius + y)
-                for x in range(radius):
-                    line[x] = row[(x - radius) % size]
-                    line[radius + size + x] = row[x % size]
-                _filter_line(out[group * _PLANES + p, y], taps, line)
+            row = line[radius : radius + size]
+            _filter(row, taps, across[p], radius + y)
+            for x in range(radius):
+                line[x] = row[(x - radius) % size]
+                line[radius + size + x] = row[x % size]
+            _filter_line(out[p, y], taps, line)
 
 
 def smooth(binary, taps, planes=None, out=None):
     taps = np.append(taps, np.zeros(-(taps.size - 1) % 4, taps.dtype))  # they are added four by four
-    planes = np.arange(len(binary)) if planes is None else np.asarray(planes)
-    out = np.empty((planes.size, *binary.shape[1:]), taps.dtype) if out is None else out
-    _smooth(binary, taps, planes, out)
+    size, planes = len(binary), np.arange(len(binary)) if planes is None else np.asarray(planes)
+    out = np.empty((planes.size, size, size), taps.dtype) if out is None else out
+
+    def along_all_axes(blocks):
+        across = np.empty((_PLANES, size + 2 * (taps.size - 1), size), taps.dtype)
+        for block in blocks:
+            _smooth(binary, taps, planes[block], across, out[block])
+
+    _share_out(along_all_axes, planes.size, _PLANES)
     return out
-
-
-@_parallel
-def _classify(values, lower, upper, out):
-    for z in prange(values.shape[0]):
-        for y in range(values.shape[1]):
-            for x in range(values.shape[2]):
-                out[z, y, x] = np.uint8(values[z, y, x] > lower) + np.uint8(values[z, y, x] > upper)
 
 
 def classify(values, lower, upper, out=None):
     out = np.empty(values.shape, np.uint8) if out is None else out
-    _classify(values, values.dtype.type(lower), values.dtype.type(upper), out)
+    lower, upper = values.dtype.type(lower), values.dtype.type(upper)
+
+    def compare(blocks):
+        for block in blocks:
+            np.greater(values[block], lower, out=out[block].view(np.bool_))
+            out[block] += values[block] > upper
+
+    _share_out(compare, len(values), 1)  # a plane stays in the cache for both comparisons
     return out
 
 
 # Scattering -----------------------------------------------------------------------------------------
-
-
-@_parallel
-def _count_phases(phases, counts):
-    """Add the voxels of each phase in plane z to counts[z]."""
-    for z in prange(phases.shape[0]):
-        for phase in range(counts.shape[1]):
-            for y in range(phases.shape[1]):
-                for x in range(phases.shape[2]):
-                    counts[z, phase] += phases[z, y, x] == phase
 
 
 @_jit
@@ -350,7 +348,12 @@ def shell_sums(phases, densities, max_square):
     first_negative = size - (columns.size - n_positive)
     # Without its mean the density leaves no large zero mode to round the others off.
     counts = np.zeros((size, len(densities)), np.int64)
-    _count_phases(phases, counts)
+
+    def count(blocks):
+        for block in blocks:
+            counts[block.start] = [np.count_nonzero(phases[block] == phase) for phase in range(len(densities))]
+
+    _share_out(count, size, _PLANES)
     fractions = counts.sum(axis=0) / phases.size
     table = (np.asarray(densities) - fractions @ np.asarray(densities)).astype(np.float32)
     spectrum = np.empty((size, columns.size, n_depth), np.complex64)

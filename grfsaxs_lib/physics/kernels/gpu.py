@@ -87,6 +87,10 @@ def _aligned(array):
     return array if array.data.ptr % 16 == 0 else array.copy()
 
 
+def to_host(array):
+    return cupy.asnumpy(array)
+
+
 # Fourier transforms ---------------------------------------------------------------------------------
 
 
