@@ -72,6 +72,10 @@ class CurveModel:
         shares = np.exp(curves) * np.add.reduceat(PAPER_Q**2 * np.gradient(PAPER_Q), self.edges)
         return shares / shares.sum(axis=1, keepdims=True)
 
+    def expected(self, theta):
+        """Averaged mean curves and deviations S, (n_sample, n_bin) ndarrays, at parameters (n_sample, n_output)."""
+        return look_up(padded(to_coordinates(self.case, theta)), self.table, self.deviation)
+
     def factors(self, curves, variance, points):
         """(n_sample, n_bin, n_bin) ndarray: Cholesky factors of S R S + N for curves of structures at points."""
         knots = knot_positions(self.case, points, self.settings)
@@ -102,9 +106,8 @@ class CurveModel:
         noise_level = np.broadcast_to(check("noise_level", noise_level), len(theta))
         variance = self.average_variance(np.log1p(noise_level[:, np.newaxis] / intensity))
         theta[:, 0] *= np.exp(self.scale_shift_sd(theta) * rng.standard_normal(len(theta)))
-        points = padded(to_coordinates(self.case, theta))
-        curves, deviation = look_up(points, self.table, self.deviation)
-        residual = deviation * self.correlated(points, rng)
+        curves, deviation = self.expected(theta)
+        residual = deviation * self.correlated(to_coordinates(self.case, theta), rng)
         noise = np.sqrt(variance) * rng.standard_normal(curves.shape)
         noise -= np.sum(self.invariant_shares(curves) * noise, axis=1, keepdims=True)
         return curves + residual + noise, variance
