@@ -64,7 +64,8 @@ def warm_up(threads=THREADS):
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     grid = gx.Grid(32, 1.0)
     field = gx.gaussian_random_field(grid, scaling_parameter=1.0, seed=0)
-    gx.scattering_intensity(gx.phase_map(field, porosity=0.4, layer_fraction=0.2), grid)
+    q = gx.PAPER_Q[50:]  # which the box resolves
+    gx.scattering_intensity(gx.phase_map(field, porosity=0.4, layer_fraction=0.2), grid, q=q)
     gx.phase_map(field, porosity=0.9, layer_fraction=0.5, smoothing_sigma=0.25)  # deep: double precision
 
 

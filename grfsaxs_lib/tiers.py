@@ -21,10 +21,10 @@ _QUICK = dict(
     n_replicates=60, reconstruction_size=256,  # 09
     n_side=2000, side_n_estimators=60, side_patience=20,  # 10
     network_width=64, network_epochs=60, n_sigma=3, other_sigma=4.0,  # 10
-    n_judged_fits=100, n_emulated=600, emulated_n_estimators=60, emulated_patience=20,  # 11
+    n_judged_fits=100, n_emulated=1500, emulated_n_estimators=60, emulated_patience=20,  # 11
     limited_cases=["two_phase_low"], n_curves=100, n_replicates_kept=60,  # 12
     learning_cases=["two_phase_low"], learning_sizes=[64, 256],  # 12
-    threads=2, rival_size=128, prior_size=128, loop_size=64, n_prior=4, n_rounds=1,  # 14
+    threads=2, rival_sizes=[128], prior_size=128, loop_size=64, n_prior=4,  # 14
     survey_grid_size=80, n_survey=6,  # 15
 )
 
@@ -46,7 +46,7 @@ TIERS = {
         n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
         limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],
-        rival_size=256, prior_size=512, loop_size=128, n_prior=12, n_rounds=5,
+        rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=12,
         survey_grid_size=192, n_survey=18,
     ),
     "paper": _QUICK | dict(
@@ -66,7 +66,7 @@ TIERS = {
         n_judged_fits=1024, n_emulated=100_000, emulated_n_estimators=3000, emulated_patience=100,
         limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 8192],
-        rival_size=256, prior_size=512, loop_size=128, n_prior=48, n_rounds=5,
+        rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=48,
         survey_grid_size=512, n_survey=36,
     ),
 }
