@@ -17,7 +17,7 @@ from disturbed_run import plan
 
 from grfsaxs_lib import tasks
 from grfsaxs_lib.datasets import block, store
-from grfsaxs_lib.trees import runs
+from grfsaxs_lib.trees import runs, samples
 
 RUN = Path(__file__).with_name("disturbed_run.py")
 ONE_THREAD = os.environ | {"NUMBA_NUM_THREADS": "1"}
@@ -327,7 +327,7 @@ def test_training_runs_on_workers(client, tmp_path):
     trees = []
     for name, workers in (("here", None), ("there", client)):
         planned = runs.plan_models(
-            datasets=folder, directory=tmp_path / name, cases=["three_phase_high"], repeats=2, seed=1, n_jobs=1,
+            [samples.Simulated("three_phase_high", folder)], directory=tmp_path / name, repeats=2, seed=1, n_jobs=1,
             hyperparameters={"max_depth": 3}, n_estimators=8, patience=3,
         )  # fmt: skip
         runs.execute(planned, client=workers, progress=False)
