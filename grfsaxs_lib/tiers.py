@@ -14,7 +14,8 @@ _QUICK = dict(
     n_train=0, n_validation=0, n_test=0, shard_size=2**12, overwrite=False,  # 04: simulated structures of a case
     emulated_cases=["two_phase_low", "three_phase_high"], n_structures=256,  # 06
     n_training_curves=4000,  # 07: emulated curves of a case
-    trained_cases=["two_phase_low", "three_phase_high"], pooling=5, n_estimators=250, patience=30, repeats=1,  # 07
+    trained_cases=["two_phase_low", "three_phase_high"], pooling=(5, 0.06),  # 07
+    n_estimators=250, patience=30, repeats=1,  # 07
     n_lesson=2000, n_draws=2, search_n_estimators=25, search_patience=20,  # 07
     learning_case="two_phase_low", emulated_counts=[250, 1000], real_counts=[64, 256],  # 07
     judged_on="test", n_judged=256, n_seen=1000, n_resample=400,  # 08
@@ -36,11 +37,11 @@ TIERS = {
         box_size=128, n_averaged=64,
         n_live=6,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
-        n_training_curves=800_000,
-        trained_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_estimators=600, patience=40,
+        n_training_curves=1_500_000,
+        trained_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_estimators=300, patience=60,
         n_lesson=8000, n_draws=6, search_n_estimators=150, search_patience=30,
         learning_case="three_phase_high", emulated_counts=[640, 2560, 10_000, 40_000, 160_000], real_counts=[640, 2560],
-        judged_on="test", n_judged=1024, n_seen=20_000, n_resample=2000,
+        judged_on="holdout", n_judged=512, n_seen=20_000, n_resample=2000,
         n_replicates=500, reconstruction_size=512,
         n_side=20_000, side_n_estimators=1000, side_patience=50, network_width=128, network_epochs=100, n_sigma=12,
         n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
@@ -55,7 +56,7 @@ TIERS = {
         box_size=128, n_averaged=512,
         n_live=6, n_train=2**19, n_validation=2**18, n_test=2**17,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
-        trained_cases=["two_phase_low", "two_phase_high", "three_phase_low", "three_phase_high"], pooling=1,
+        trained_cases=["two_phase_low", "two_phase_high", "three_phase_low", "three_phase_high"], pooling=(1, 0.0),
         n_estimators=50_000, patience=1000, repeats=10,
         n_lesson=2**19, n_draws=20, search_n_estimators=50_000, search_patience=1000,
         learning_case="three_phase_high", emulated_counts=[2560, 10_000, 40_000, 160_000], real_counts=[640, 2560],

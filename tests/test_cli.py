@@ -35,7 +35,7 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """The quick tier with data sets of its own, of tiny structures."""
-    sizes = {"n_train": 48, "n_validation": 16, "n_test": 16, "shard_size": 20, "n_estimators": 3, "pooling": 5}
+    sizes = {"n_train": 48, "n_validation": 16, "n_test": 16, "shard_size": 20, "n_estimators": 3, "pooling": (5, 0.0)}
     monkeypatch.setitem(tiers.TIERS, "quick", tiers.TIERS["quick"] | sizes | {"trained_cases": list(CASES)})
     monkeypatch.setattr(cli, "PAPER_GRID", Grid(16, 1.0))
 

@@ -16,6 +16,7 @@ from grfsaxs_lib.emulator import coordinates, emulator
 from grfsaxs_lib.inference import curve_model, likelihood, optimise, posterior, spline
 from grfsaxs_lib.inference.settings import DEFAULT
 from grfsaxs_lib.measurement import noise
+from grfsaxs_lib.measurement.preprocess import average
 
 CASE = gx.CASES["two_phase_low"]
 RNG = 3
@@ -52,7 +53,7 @@ def mean_of(prepared, theta):
     """Averaged curves of the emulator itself, without tables of the likelihood."""
     outputs = prepared.emulator.case.outputs
     intensity = np.exp(prepared.emulator.mean(dict(zip(outputs, np.atleast_2d(theta).T, strict=True))))
-    return curve_model.average(np.log(gx.normalise_intensity(intensity, gx.PAPER_Q)), prepared.model.edges)
+    return average(np.log(gx.normalise_intensity(intensity, gx.PAPER_Q)), prepared.model.edges)
 
 
 def tabulated(prepared, theta):

@@ -59,7 +59,7 @@ def test_the_mirrored_model_predicts_one_minus_the_porosity(model, tmp_path):
 
 def test_a_model_of_pooled_inputs(model):
     (i_train, a_train), (i_val, a_val) = curves(400, 0), curves(150, 1)
-    preprocessing = Preprocessing.fit(i_train, Q, pooling=5)
+    preprocessing = Preprocessing.fit(i_train, Q, range(0, Q.size, 5))
     booster = training.fit(
         preprocessing.transform(i_train), a_train, preprocessing.transform(i_val), a_val, n_estimators=40, patience=5,
         hyperparameters={"learning_rate": 0.2, "max_depth": 4, "max_bin": 32}, seed=5, n_jobs=1, progress=False,

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from grfsaxs_lib.grid import PAPER_Q
-from grfsaxs_lib.measurement.preprocess import Preprocessing, log_intensity, normalise_intensity, porod_invariant
+from grfsaxs_lib.measurement.preprocess import (
+    Preprocessing,
+    log_intensity,
+    normalise_intensity,
+    porod_invariant,
+    window_edges,
+)
 
 Q = np.linspace(0.04, 3.0, 80)
 
@@ -67,13 +73,29 @@ def test_pooling_averages_neighbouring_logarithms(training_curves):
     """By hand in float64; 1e-6 of logarithms that reach 10 is their rounding to float32."""
     logs = np.log(normalise_intensity(training_curves, Q))
     expected = logs.reshape(500, 16, 5).mean(axis=-1)
-    np.testing.assert_allclose(log_intensity(training_curves, Q, pooling=5), expected, rtol=1e-6, atol=1e-6)
-    rescale = Preprocessing.fit(training_curves, Q, pooling=5)
+    edges = window_edges(Q, 5)
+    np.testing.assert_array_equal(edges, range(0, 80, 5))
+    np.testing.assert_allclose(log_intensity(training_curves, Q, edges), expected, rtol=1e-6, atol=1e-6)
+    rescale = Preprocessing.fit(training_curves, Q, edges)
     assert (rescale.n_feature, rescale.mean.size) == (16, 16)
     np.testing.assert_allclose(rescale.transform(training_curves).mean(axis=0), 0, atol=1e-5)
-    for bad in (0, 3, 2.5, -5):
-        with pytest.raises(ValueError, match="pooling must be a whole number that divides the 80 q values"):
-            Preprocessing.fit(training_curves, Q, pooling=bad)
+    for bad in ([], [1, 2], [0, 80], [0, 5, 5], [0.0, 5.0], [[0, 5]]):
+        with pytest.raises(ValueError, match="edges must be increasing indices of the 80 q values, from 0"):
+            Preprocessing.fit(training_curves, Q, bad)
+
+
+def test_windows_grow_with_q():
+    edges = window_edges(PAPER_Q, 5, 0.06)
+    widths = np.diff(edges, append=500)
+    relative = widths * (PAPER_Q[1] - PAPER_Q[0]) / PAPER_Q[edges]
+    assert (edges.size, edges[0], widths.min()) == (45, 0, 5)
+    wide = slice(np.flatnonzero(widths > 5)[0], -1)
+    assert (relative[wide] >= 0.06 - 1e-9).all() and (relative[wide] < 0.072).all()
+    np.testing.assert_array_equal(window_edges(PAPER_Q), range(500))
+    np.testing.assert_array_equal(window_edges(Q[:12], 5), [0, 5])  # the last window takes what is left
+    for bad in ((0, 0), (81, 0), (2.5, 0), (5, -0.1), (5, 1.0)):
+        with pytest.raises(ValueError, match="a window takes a whole number of the 80 q values and a share"):
+            window_edges(Q, *bad)
 
 
 def test_training_set_gets_zero_mean_and_unit_variance(training_curves):
@@ -91,9 +113,9 @@ def test_new_data_use_the_training_set_s_numbers(training_curves):
 
 
 def test_json_round_trip_is_exact(training_curves):
-    rescale = Preprocessing.fit(training_curves, Q, pooling=4)
+    rescale = Preprocessing.fit(training_curves, Q, window_edges(Q, 4))
     again = Preprocessing.from_json(json.loads(json.dumps(rescale.to_json())))
-    for name in ("q", "pooling", "mean", "scale", "lower", "upper"):
+    for name in ("q", "edges", "mean", "scale", "lower", "upper"):
         np.testing.assert_array_equal(getattr(again, name), getattr(rescale, name))
 
 

@@ -79,11 +79,11 @@ def test_the_best_run_is_what_a_fit_by_hand_gives(plan, datasets):
 
 def test_models_of_the_best_runs(plan, datasets):
     """Their predictions are those of the boosters on inputs that are prepared by hand."""
-    planned = plan(pooling=3)
+    planned = plan(pooling=(3, 0.0))
     fits = runs.execute(planned, progress=False)
     best, models = runs.best_fits(planned, fits), runs.best_models(planned, fits, {"note": 1})
     assert list(models) == ["two_phase_low", "three_phase_low"] and models["three_phase_low"].meta == {"note": 1}
-    read = samples.read_samples(samples.Simulated("three_phase_low", datasets), 3)
+    read = samples.read_samples(samples.Simulated("three_phase_low", datasets), (3, 0.0))
     raw = store.load("three_phase_low", "validation", datasets, noise_replicate=0)["intensity"].values
     for output, values in models["three_phase_low"].predict(raw).items():
         np.testing.assert_array_equal(values, best["three_phase_low", output].booster.inplace_predict(read.x_val))
@@ -134,7 +134,13 @@ def test_damaged_runs_are_done_again(plan, trained, suffix, harm):
 
 @pytest.mark.parametrize(
     "other",
-    [{"seed": 4}, {"n_estimators": 13}, {"patience": 5}, {"pooling": 2}, {"hyperparameters": FAST | {"max_depth": 2}}],
+    [
+        {"seed": 4},
+        {"n_estimators": 13},
+        {"patience": 5},
+        {"pooling": (2, 0.0)},
+        {"hyperparameters": FAST | {"max_depth": 2}},
+    ],
     ids=lambda other: next(iter(other)),
 )
 def test_runs_of_other_settings_are_not_mixed(plan, trained, other):
@@ -191,7 +197,7 @@ def test_search(datasets, tmp_path, trained):
     setting = {name: SETTINGS[name] for name in ("n_estimators", "patience", "seed", "n_jobs")}
     source = samples.Simulated("two_phase_low", datasets)
     two, three = (
-        runs.plan_search(source, "porosity", n_draws=n, pooling=4, directory=tmp_path, **setting) for n in (2, 3)
+        runs.plan_search(source, "porosity", n_draws=n, pooling=(4, 0.0), directory=tmp_path, **setting) for n in (2, 3)
     )
     assert [run.path for run in two] == [run.path for run in three[:2]]  # a longer search goes on
     runs.execute(two, progress=False)
@@ -200,7 +206,7 @@ def test_search(datasets, tmp_path, trained):
     assert len(list(tmp_path.glob("*.json"))) == 3 and not list(tmp_path.glob("*.ubj"))
     assert set(three[0].hyperparameters) == set(training.PAPER_HYPERPARAMETERS)
     description = json.loads(three[0].path.read_text())
-    assert description["recipe"]["pooling"] == 4 and description["validation_mse"] == fits[0].validation_mse
+    assert description["recipe"]["pooling"] == [4, 0.0] and description["validation_mse"] == fits[0].validation_mse
 
 
 def test_bad_plans_are_refused_before_any_work(plan, datasets, trained, tmp_path):

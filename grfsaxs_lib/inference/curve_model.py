@@ -14,7 +14,7 @@ import numpy as np
 
 from ..emulator.coordinates import from_coordinates, layer_nanometres, prior_limits, to_coordinates
 from ..grid import PAPER_Q
-from ..measurement.preprocess import porod_invariant
+from ..measurement.preprocess import average, porod_invariant
 from ..parameters import check
 from .optimise import covariance_factors
 from .settings import Settings
@@ -147,11 +147,6 @@ def build(emulator, settings):
     table = _tabulate(emulator, edges, settings)
     deviation, correlations = _scatter(emulator, edges, thickness, settings)
     return CurveModel(emulator, settings, edges, table, deviation, correlations, thickness)
-
-
-def average(values, edges):
-    """Averages along the last axis, from each edge to the next."""
-    return np.add.reduceat(values, edges, axis=-1) / np.diff(edges, append=values.shape[-1])
 
 
 def padded(x):

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from ..emulator.coordinates import coordinate_ends, from_coordinates, prior_limits
 from ..grid import PAPER_Q
 from ..measurement.noise import estimate_noise_level, is_noise_strange
-from ..measurement.preprocess import log_intensity
+from ..measurement.preprocess import average, log_intensity
 from ..parameters import as_numbers, check
 from . import curve_model, posterior
 from .optimise import StartingGrid, closest_starts, find_maxima, starting_grid
@@ -121,7 +121,7 @@ class Likelihood:
         noise_level = estimate_noise_level(intensity, PAPER_Q)
         # The logarithm of a lognormal variable lies half its variance below that of its mean.
         variance = np.log1p(noise_level[:, np.newaxis] / intensity)
-        curves = curve_model.average(log_intensity(intensity, PAPER_Q) + variance / 2, self.model.edges)
+        curves = average(log_intensity(intensity, PAPER_Q) + variance / 2, self.model.edges)
         return curves, self.model.average_variance(variance), noise_level
 
     def draw(self, parameters, noise_level, rng):

@@ -61,32 +61,77 @@ def normalise_intensity(intensity, q):
     return _normalised(intensity, q)
 
 
-def log_intensity(intensity, q, pooling=1):
-    """Natural logarithm of the normalised intensity, the input before standardisation (section 2.4).
+def window_edges(q, values=1, share=0.0):
+    """Windows of neighbouring q values, as wide as so many values or that share of q, whichever is more.
 
-    Parameters and errors are those of `porod_invariant`, and
+    Averages over windows that grow with q are how measured curves are often binned: at high q, where a curve changes
+    slowly and its noise is strongest, an average loses little and has less noise.
 
-    pooling : int, optional
-        So many logarithms of neighbouring q values are averaged into one input. The step of the paper's q values is a
-        quarter of the resolution of its box, so that means of five lose little.
+    Parameters
+    ----------
+    q : (n_q,) array_like
+        Scattering vector [nm^-1].
+    values : int
+        Fewest values of a window.
+    share : float
+        Width of a window over the q at which it begins.
 
     Returns
     -------
-    (..., n_q / pooling) ndarray of float32
+    (n_window,) ndarray of int
+        Where each window begins; it ends where the next one begins.
 
     Raises
     ------
     ValueError
-        If the number of q values is no multiple of `pooling`.
+        If q has fewer than `values` values, or an argument is out of range.
+    """
+    q = check_q(q)
+    if not isinstance(values, int | np.integer) or not 1 <= values <= q.size or not 0 <= share < 1:
+        raise ValueError(
+            f"a window takes a whole number of the {q.size} q values and a share of q in [0, 1); "
+            f"got {values!r} and {share!r}"
+        )
+    edges = [0]
+    while True:
+        end = max(edges[-1] + values, int(np.searchsorted(q, q[edges[-1]] * (1 + share))))
+        if end + values > q.size:
+            return np.array(edges)
+        edges.append(end)
+
+
+def average(values, edges):
+    """Averages along the last axis, from each edge to the next."""
+    return np.add.reduceat(values, edges, axis=-1) / np.diff(edges, append=values.shape[-1])
+
+
+def log_intensity(intensity, q, edges=None):
+    """Natural logarithm of the normalised intensity, the input before standardisation (section 2.4).
+
+    Parameters and errors are those of `porod_invariant`, and
+
+    edges : (n_feature,) array_like of int, optional
+        From `window_edges`: the logarithms in each window are averaged into one input.
+
+    Returns
+    -------
+    (..., n_feature) ndarray of float32
+        With n_feature = n_q if there are no windows.
+
+    Raises
+    ------
+    ValueError
+        If the edges are not increasing indices of q, from 0.
     """
     intensity = _as_curves(intensity)
     curves = intensity.reshape(-1, intensity.shape[-1])
     n_q = curves.shape[1]
-    n_feature = _n_feature(n_q, pooling)
+    edges = None if edges is None else _check_edges(edges, np.size(q))
+    n_feature = n_q if edges is None else edges.size
     logs = np.empty((len(curves), n_feature), dtype=np.float32)
     for block in _blocks(curves):
         values = np.log(_normalised(curves[block], q, block.start))
-        logs[block] = values.reshape(-1, n_feature, pooling).mean(axis=-1) if pooling > 1 else values
+        logs[block] = values if n_feature == n_q else average(values, edges)
     return logs.reshape(*intensity.shape[:-1], n_feature)
 
 
@@ -98,8 +143,8 @@ class Preprocessing:
     ----------
     q : (n_q,) ndarray of float64
         Scattering vector [nm^-1] of the curves.
-    pooling : int
-        Neighbouring q values averaged into one input, as in `log_intensity`; n_feature = n_q / pooling.
+    edges : (n_feature,) ndarray of int
+        Where each window of q values begins that is averaged into one input (`window_edges`).
     mean, scale : (n_feature,) ndarray of float64
         Mean and standard deviation of each input over the training set, before standardisation.
     lower, upper : (n_feature,) ndarray of float64
@@ -107,7 +152,7 @@ class Preprocessing:
     """
 
     q: np.ndarray
-    pooling: int
+    edges: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
     lower: np.ndarray
@@ -115,14 +160,15 @@ class Preprocessing:
 
     def __post_init__(self):
         object.__setattr__(self, "q", check_q(self.q))
-        shape = (_n_feature(self.q.size, self.pooling),)
+        object.__setattr__(self, "edges", _check_edges(self.edges, self.q.size))
+        shape = self.edges.shape
         for name in ("mean", "scale", "lower", "upper"):
             values = np.asarray(getattr(self, name), dtype=np.float64)
             if values.shape != shape or not np.isfinite(values).all():
                 raise ValueError(f"{name} must hold one finite number for each of the {shape[0]} inputs")
             object.__setattr__(self, name, values)
         if not (self.scale > 0).all():
-            there = self.q[self.scale.argmin() * self.pooling]
+            there = self.q[self.edges[self.scale.argmin()]]
             raise ValueError(
                 f"scale must be positive; got {self.scale.min():g} at q = {there:g} nm^-1 "
                 "(a training set needs curves that differ at every q)"
@@ -134,7 +180,7 @@ class Preprocessing:
         return self.mean.size
 
     @classmethod
-    def fit(cls, intensity, q, pooling=1):
+    def fit(cls, intensity, q, edges=None):
         """Take mean, standard deviation and range from a training set of measured curves.
 
         Parameters
@@ -143,7 +189,7 @@ class Preprocessing:
             Measured intensity, at least two curves.
         q : (n_q,) array_like
             Scattering vector [nm^-1].
-        pooling : int, optional
+        edges : (n_feature,) array_like of int, optional
             As in `log_intensity`.
 
         Returns
@@ -159,10 +205,10 @@ class Preprocessing:
         intensity = _as_curves(intensity)
         if intensity.ndim != 2 or len(intensity) < 2:
             raise ValueError(f"a training set has shape (n_sample >= 2, n_q); got {intensity.shape}")
-        return cls.from_logs(log_intensity(intensity, q, pooling), q, pooling)
+        return cls.from_logs(log_intensity(intensity, q, edges), q, edges)
 
     @classmethod
-    def from_logs(cls, logs, q, pooling=1):
+    def from_logs(cls, logs, q, edges=None):
         """As `fit`, from the (n_sample, n_feature) ndarray that `log_intensity` makes of the training set."""
         # Differences from the first curve keep the variance from cancelling; blocks bound the float64 temporaries.
         first = logs[0].astype(np.float64)
@@ -175,7 +221,8 @@ class Preprocessing:
         lower, upper = logs.min(axis=0).astype(np.float64), logs.max(axis=0).astype(np.float64)
         scale[lower == upper] = 0  # exactly, so that __post_init__ refuses it
         safe = np.where(scale > 0, scale, 1)
-        return cls(q, pooling, mean, scale, (lower - mean) / safe, (upper - mean) / safe)
+        edges = np.arange(len(q)) if edges is None else edges
+        return cls(q, edges, mean, scale, (lower - mean) / safe, (upper - mean) / safe)
 
     def transform(self, intensity):
         """Turn measured curves into inputs of the regression.
@@ -195,7 +242,7 @@ class Preprocessing:
         ValueError
             As `porod_invariant`.
         """
-        return self.standardise(log_intensity(intensity, self.q, self.pooling))
+        return self.standardise(log_intensity(intensity, self.q, self.edges))
 
     def standardise(self, logs):
         """Rescale what `log_intensity` returns, in place, and return it."""
@@ -245,11 +292,15 @@ class Preprocessing:
             raise ValueError(f"not a description of preprocessing: {error!r}") from None
 
 
-def _n_feature(n_q, pooling):
-    """Inputs that n_q values give."""
-    if not isinstance(pooling, int | np.integer) or pooling < 1 or n_q % pooling:
-        raise ValueError(f"pooling must be a whole number that divides the {n_q} q values; got {pooling!r}")
-    return n_q // pooling
+def _check_edges(edges, n_q):
+    """Edges of windows as an array of indices, the first of them 0."""
+    edges = np.asarray(edges)
+    if (
+        edges.ndim != 1 or edges.size == 0 or edges.dtype.kind not in "iu"
+        or edges[0] != 0 or edges[-1] >= n_q or (np.diff(edges) < 1).any()
+    ):  # fmt: skip
+        raise ValueError(f"edges must be increasing indices of the {n_q} q values, from 0; got {edges}")
+    return edges.astype(np.intp)
 
 
 def _blocks(curves):

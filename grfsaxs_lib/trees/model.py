@@ -13,7 +13,7 @@ from ..grid import check_q
 from ..measurement.preprocess import Preprocessing
 
 _FORMAT = "grfsaxs model"
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _DESCRIPTION = "preprocessing.json"
 
 

@@ -23,7 +23,7 @@ from .model import Model
 from .samples import read_samples
 
 # Raise it whenever noise, preprocessing or training would give other trees from the same data and settings.
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Run:
     hyperparameters : dict
     n_estimators, patience, seed, run
         As in `training.fit`.
-    pooling : int
+    pooling : (int, float)
         As in `samples.read_samples`.
     keep_trees : bool
         Whether the trees are kept; a search needs the errors only.
@@ -60,7 +60,7 @@ class Run:
     patience: int
     seed: int
     run: int
-    pooling: int
+    pooling: tuple
     keep_trees: bool
     data: dict
     device: str
@@ -94,7 +94,7 @@ _IN_RECIPE = (
 
 
 def plan_models(
-    sources, *, directory, hyperparameters, n_estimators, patience, repeats, seed, pooling=1, outputs=None,
+    sources, *, directory, hyperparameters, n_estimators, patience, repeats, seed, pooling=(1, 0.0), outputs=None,
     device="cpu", n_jobs=None,
 ):  # fmt: skip
     """List the runs for the models of some sources: every output, `repeats` times.
@@ -109,7 +109,7 @@ def plan_models(
         As in `training.fit`.
     repeats : int
         Runs of each output, which differ in the random subsamples.
-    pooling : int, optional
+    pooling : (int, float), optional
         As in `samples.read_samples`.
     outputs : sequence of str, optional
         Only these; all outputs of a case by default.
@@ -136,7 +136,7 @@ def plan_models(
 
 
 def plan_search(
-    source, output, *, directory, n_draws, n_estimators, patience, seed, pooling=1, device="cpu", n_jobs=None
+    source, output, *, directory, n_draws, n_estimators, patience, seed, pooling=(1, 0.0), device="cpu", n_jobs=None
 ):
     """List the runs of a random search over Table 1: one at each of `n_draws` points.
 

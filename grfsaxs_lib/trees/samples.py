@@ -5,6 +5,7 @@ four hundred thousand of them need no room but that of their inputs.
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +17,10 @@ from ..datasets import keys, reference, store
 from ..datasets.measure import measure
 from ..emulator import emulator
 from ..grid import PAPER_Q
-from ..measurement.preprocess import Preprocessing, log_intensity
+from ..measurement.preprocess import Preprocessing, log_intensity, window_edges
 from ..parameters import get_case
 from ..results import data_directory
+from ..tasks import available_cores
 from ..tiers import TIERS, check_tier
 
 # Raise it whenever the same emulator or data set would give other measured curves.
@@ -26,6 +28,7 @@ MEASUREMENT_VERSION = 1
 _NOISE_REPLICATE = 0  # each curve is measured once; a repeated measurement would be another replicate
 _STOPPING_REPLICATES = 4  # noise alone then adds little to the scatter of the validation error
 _BLOCK = 2000  # emulated curves drawn at a time; part of what decides them
+_AHEAD = 8  # blocks that are drawn before they are asked for
 # Two-phase structures and their negatives scatter alike (Babinet): one case serves both.
 _LEARNED_AS = {"two_phase_high": "two_phase_low"}
 
@@ -80,7 +83,8 @@ class Emulated:
             return
         learned = emulator.load(self._file)
         case, namespace = learned.case.name, f"emulated_{learned.case.name}"
-        for start in range(0, self.count(split), _BLOCK):
+
+        def block(start):
             # A block is drawn whole, so that its curves do not depend on how many are wanted.
             indices = np.arange(start, start + _BLOCK)
             parameters = keys.sample_parameters(case, split, indices, namespace)
@@ -88,7 +92,12 @@ class Emulated:
             intensity = learned.draw(parameters, np.random.default_rng(seed))
             noisy, _ = measure(intensity, namespace, split, indices, _NOISE_REPLICATE)
             wanted = slice(self.count(split) - start)
-            yield noisy[wanted], _as_case(self.case, case, {k: values[wanted] for k, values in parameters.items()})
+            return noisy[wanted], _as_case(self.case, case, {k: values[wanted] for k, values in parameters.items()})
+
+        starts = range(0, self.count(split), _BLOCK)
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for first in range(0, len(starts), _AHEAD):
+                yield from pool.map(block, starts[first : first + _AHEAD])
 
 
 @dataclass(frozen=True)
@@ -252,14 +261,14 @@ class Samples:
         return self.x_train, self.y_train[output], self.x_val, self.y_val[output]
 
 
-def read_samples(source, pooling=1):
+def read_samples(source, pooling=(1, 0.0)):
     """Measured curves of a source, preprocessed.
 
     Parameters
     ----------
     source : Emulated, Reference or Simulated
-    pooling : int
-        So many neighbouring q values are averaged into one input.
+    pooling : (int, float)
+        Inputs are averages over so many q values, or over that share of q, whichever is more (`window_edges`).
 
     Returns
     -------
@@ -268,20 +277,21 @@ def read_samples(source, pooling=1):
     Raises
     ------
     FileNotFoundError, ValueError
-        If the source's files are not there or damaged, or the number of q values is no multiple of `pooling`.
+        If the source's files are not there or damaged, or `pooling` does not suit its q values.
     """
-    x_train, y_train = _logs_and_targets(source, "train", pooling)
-    x_val, y_val = _logs_and_targets(source, "validation", pooling)
-    preprocessing = Preprocessing.from_logs(x_train, source.q, pooling)
+    edges = window_edges(source.q, *pooling)
+    x_train, y_train = _logs_and_targets(source, "train", edges)
+    x_val, y_val = _logs_and_targets(source, "validation", edges)
+    preprocessing = Preprocessing.from_logs(x_train, source.q, edges)
     return Samples(preprocessing, preprocessing.standardise(x_train), y_train, preprocessing.standardise(x_val), y_val)
 
 
-def _logs_and_targets(source, split, pooling):
+def _logs_and_targets(source, split, edges):
     outputs, count, start = get_case(source.case).outputs, source.count(split), 0
     targets = {output: np.empty(count) for output in outputs}
     x = None
     for intensity, parameters in source.measured(split):
-        logs = log_intensity(intensity, source.q, pooling)
+        logs = log_intensity(intensity, source.q, edges)
         x = np.empty((count, logs.shape[1]), dtype=np.float32) if x is None else x
         rows = slice(start, start + len(logs))
         x[rows], start = logs, rows.stop
