@@ -403,7 +403,7 @@ def plot_replicates(axes, estimates, *, truth, paper):
     label_panels(axes)
 
 
-def plot_reconstruction(axes, q, *, measured, curves, others, expected, planes, voxel_size):
+def plot_reconstruction(axes, q, *, measured, curves, expected, planes, voxel_size):
     """Draw a structure and its curve beside those of a reconstruction: figure 7.
 
     Parameters
@@ -416,8 +416,6 @@ def plot_reconstruction(axes, q, *, measured, curves, others, expected, planes, 
         Noisy curve of the true structure.
     curves : ((n_q,) array_like, (n_q,) array_like)
         Clean curves of the true and of the reconstructed structure.
-    others : sequence of (n_q,) array_like
-        Curves of other reconstructions, whose differences are shown dashed.
     expected : (n_q,) array_like
         Relative standard deviation of the ratio of two curves of equal parameters.
     planes : ((n, n) array_like, (n, n) array_like)
@@ -435,8 +433,6 @@ def plot_reconstruction(axes, q, *, measured, curves, others, expected, planes, 
     axes["A"].set(xlabel="", xticklabels=[])
     axes["D"].fill_between(q, -2 * expected, 2 * expected, color="0.85", linewidth=0)
     axes["D"].semilogx(q, reconstructed / true - 1, color=red, linewidth=0.9)
-    for other in others:
-        axes["D"].semilogx(q, other / true - 1, "k--", linewidth=0.6)
     axes["D"].set(xlabel=VARIABLES["q"].label, ylabel="difference", ylim=(-0.6, 0.6), xlim=axes["A"].get_xlim())
     for letter, plane, title in zip("BC", planes, ("true", "reconstructed"), strict=True):
         plot_slice(axes[letter], plane, voxel_size=voxel_size)
