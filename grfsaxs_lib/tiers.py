@@ -22,7 +22,7 @@ _QUICK = dict(
     n_replicates=60, reconstruction_size=256,  # 09
     n_side=2000, side_n_estimators=60, side_patience=20,  # 10
     network_width=64, network_epochs=60, n_sigma=3, other_sigma=4.0,  # 10
-    n_judged_fits=100, n_emulated=1500, emulated_n_estimators=60, emulated_patience=20,  # 11
+    n_judged_fits=60, n_emulated=600, emulated_n_estimators=60, emulated_patience=20,  # 11
     limited_cases=["two_phase_low"], n_curves=100, n_replicates_kept=60,  # 12
     learning_cases=["two_phase_low"], learning_sizes=[64, 256],  # 12
     threads=2, rival_sizes=[128], prior_size=128, loop_size=64, n_prior=4,  # 14
