@@ -5,6 +5,7 @@ set -euo pipefail
 usage() {
     cat <<'HELP'
 usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab] [TIER] [options]
+       ./run_all.sh analyse FILE ... [options]
 
   laptop          all notebooks at sizes for two cores and no GPU (default)
   quick           all notebooks with few curves, for a first look and for the tests
@@ -13,6 +14,7 @@ usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab] [TIER] [option
   status TIER     what is finished of a tier, what is missing, and how long the rest takes
   test            ruff, the unit tests, the quick tier, every notebook with its solutions under nbval, the claims
   lab             JupyterLab in the same environment; options that are not below go to JupyterLab
+  analyse FILE    the structure behind measured curves; its own options: ./run_all.sh analyse --help
 
   --device gpu    simulate and train on a CUDA GPU (status: what was trained there); has an environment of its own,
                   .venv-gpu
@@ -44,8 +46,9 @@ scheduler=
 shards=
 from=
 extra=()
-[[ ${1-} =~ ^(quick|laptop|paper|generate|status|test|lab)$ ]] && command=$1 && shift
+[[ ${1-} =~ ^(quick|laptop|paper|generate|status|test|lab|analyse)$ ]] && command=$1 && shift
 [[ $command =~ ^(generate|status)$ && ${1-} =~ ^(quick|laptop|paper)$ ]] && tier=$1 && shift
+[[ $command == analyse ]] && extra=("$@") && set --
 while (($#)); do
     case $1 in
         -h | --help) usage; exit 0 ;;
@@ -80,6 +83,7 @@ while [[ -L $script ]]; do
     script=$target
 done
 [[ $script == /* ]] || script=./$script
+caller=$PWD
 cd -P "$(dirname "$script")"
 if [[ ! -d grfsaxs_lib || ! -d notebooks ]] || ! grep -qs '^name = "grfsaxs"$' pyproject.toml; then
     fail "this script must be in the repository of grfsaxs, but $PWD is another folder: call the script in the repository"
@@ -121,6 +125,7 @@ clean_variables
 make_environment
 case $command in
     test) run_tests ;;
+    analyse) cd "$caller" && exec "$python" -m grfsaxs_lib.commands analyse ${extra[@]+"${extra[@]}"} ;;
     lab) exec "$python" -m jupyter lab ${extra[@]+"${extra[@]}"} notebooks/00_start_here.ipynb ;;
     generate | status) pipeline exec "$command" "$tier" ;;
     *) pipeline exec run "$command" ;;

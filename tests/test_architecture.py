@@ -23,12 +23,13 @@ ALLOWED = {
     "paper": {"results", "tiers"},
     "emulator": {"grid"},
     "datasets": {"grid", "paper", "results", "physics", "measurement", "tasks"},
-    "inference": {"grid", "measurement", "emulator"},
+    "inference": {"grid", "datasets", "measurement", "emulator", "physics", "plotting"},
     "evaluation": {"grid"},
     "plotting": {"grid", "evaluation", "measurement"},
     "trees": {"grid", "datasets", "emulator", "evaluation", "measurement", "results", "tasks", "tiers"},
     "settings": {"grid", "physics", "measurement", "datasets", "trees", "paper", "tiers"},
     "cli": {"grid", "physics", "datasets", "trees", "paper", "results", "tiers", "tasks"},
+    "commands": {"inference", "measurement", "tasks"},
     "__init__": {"grid", "physics", "measurement", "parameters"},
 }
 # Inside the rooms: only `simulation` composes the physics, and a device is known by `backend` alone.
@@ -39,10 +40,11 @@ INSIDE = {
         "structure": {"backend"},
         "scattering": {"backend"},
         "simulation": {"backend", "field", "structure", "scattering"},
+        "spectra": {"field"},
         "kernels": set(),
     },
     "paper": {"numbers": set(), "claims": set()},
-    "measurement": {"noise": set(), "preprocess": set(), "instrument": set()},
+    "measurement": {"noise": set(), "preprocess": set(), "instrument": set(), "curve": set(), "reading": {"curve"}},
     "datasets": {
         "keys": set(),
         "block": {"keys"},
@@ -67,6 +69,12 @@ INSIDE = {
         "curve_model": {"spline", "optimise", "settings"},
         "posterior": {"curve_model", "optimise", "spline"},
         "likelihood": {"curve_model", "optimise", "posterior", "settings"},
+        "smearing": set(),
+        "filter_ratio": {"level_cut", "smearing"},
+        "level_cut": {"filter_ratio"},
+        "level_cut_fit": {"level_cut", "filter_ratio", "smearing"},
+        "report": {"level_cut"},
+        "analyse": {"level_cut", "level_cut_fit", "filter_ratio", "report"},
     },
 }
 HEAVY = {"cupy", "xgboost", "dask", "distributed", "matplotlib", "ducc0", "netCDF4", "h5netcdf"}

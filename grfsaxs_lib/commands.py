@@ -1,0 +1,134 @@
+"""The command `grfsaxs`: analyse files of measured curves."""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import sys
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+_EPILOG = """
+For each curve a picture (.png), a NetCDF file with draws, curve and fit, and a row of results.csv are written. Curves
+that are finished are not analysed again with the same arguments. Exit status: 0 if every result is reliable, 3 if some
+are not, 1 if a file could not be analysed.
+"""
+
+
+def main(arguments=None):
+    """Entry point of ``grfsaxs``."""
+    parser = argparse.ArgumentParser(prog="grfsaxs")
+    commands = parser.add_subparsers(dest="command", required=True)
+    p = commands.add_parser("analyse", help="infer structure parameters from measured curves", epilog=_EPILOG)
+    p.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    p.add_argument("--unit", help="unit of q where the file has none: 1/nm or 1/A")
+    p.add_argument("--columns", type=lambda text: text.split(","), help="of a text: q,intensity,sigma,dq")
+    p.add_argument("--phases", type=int, default=2)
+    p.add_argument("--spectral-density", default="paper", metavar="NAME", help="paper, power or peak")
+    p.add_argument(
+        "--smoothing-length", type=float, default=0.0, help="of the paper's filter [nm] (default: %(default)s)"
+    )
+    p.add_argument("--q-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="part of the curve to use [1/nm]")
+    p.add_argument("--scaling-parameter", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior [nm]")
+    p.add_argument("--porosity", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior")
+    p.add_argument("--relative-error", type=float, help="of the intensity, where the file has none")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--out", type=Path, default=Path("grfsaxs_results"), help="folder for results (default: %(default)s)"
+    )
+    sys.exit(_analyse_files(parser.parse_args(arguments)))
+
+
+def _analyse_files(given):
+    import pandas as pd
+    from tqdm import tqdm
+
+    from .files import moved_into_place
+    from .tasks import available_cores
+
+    names = (
+        "phases",
+        "spectral_density",
+        "smoothing_length",
+        "q_range",
+        "scaling_parameter",
+        "porosity",
+        "relative_error",
+        "seed",
+    )
+    arguments = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    given.out.mkdir(parents=True, exist_ok=True)
+    files = list(dict.fromkeys(given.files))
+    stems = [file.stem for file in files]
+    labels = [file.stem if stems.count(file.stem) == 1 else file.name.replace(".", "_") for file in files]
+    common = given.unit, given.columns, arguments, given.out
+    jobs = [(file, label, *common) for file, label in zip(files, labels, strict=True)]
+    rows, failed = {}, []
+    workers = min(len(jobs), available_cores())
+    # Each on a process of its own, which starts afresh: threads of the parent do not survive a fork.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_analyse_file, *job): job for job in jobs}
+        for done in tqdm(as_completed(running), total=len(jobs), unit="file", disable=len(jobs) < 2):
+            file = running[done][0]
+            try:
+                rows[file] = done.result()
+            except (ValueError, OSError) as error:
+                failed.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
+    table = pd.DataFrame([row for file in files for row in rows.get(file, [])])
+    if len(table):
+        with moved_into_place(given.out / "results.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        columns = ["curve", "reliable", "scaling_parameter", "scaling_parameter sd", "porosity", "porosity sd"]
+        print(table[columns].to_string(index=False, float_format="{:.4g}".format))
+        for row in table.itertuples():
+            if row.warnings:
+                print(f"\n{row.curve}: {row.warnings}")
+        print(f"\nwritten to {given.out}")
+    for text in failed:
+        print(f"grfsaxs: {text}", file=sys.stderr)
+    return 1 if failed else 0 if table["reliable"].all() else 3
+
+
+def _analyse_file(file, label, unit, columns, arguments, out):
+    """Rows of the table for the curves of a file; those that are finished are read."""
+    from .inference.analyse import AnalysisWarning, analyse
+    from .measurement.reading import read_curves
+
+    curves = read_curves(file, unit, columns=columns)
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    rows = []
+    for number, curve in enumerate(curves, 1):
+        target = out / (label if len(curves) == 1 else f"{label}_{number}")
+        recipe = json.dumps([content, number, unit, columns, arguments], sort_keys=True)
+        row = _finished(target.with_suffix(".nc"), recipe)
+        if row is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AnalysisWarning)  # a table of many tells of each
+                found = analyse(curve, **arguments)
+            _save_picture(found, target.with_suffix(".png"))
+            row = {"file": str(file)} | found.summary
+            found.to_netcdf(target.with_suffix(".nc"), recipe=recipe, row=json.dumps(row, default=float))
+        rows.append(row)
+    return rows
+
+
+def _finished(path, recipe):
+    import netCDF4
+
+    try:
+        with netCDF4.Dataset(path) as file:
+            return json.loads(file.row) if file.recipe == recipe else None
+    except (OSError, AttributeError, ValueError):
+        return None
+
+
+def _save_picture(found, path):
+    from .files import moved_into_place
+
+    with moved_into_place(path) as temporary:
+        found.plot().savefig(temporary, dpi=150, format="png")
+
+
+if __name__ == "__main__":
+    main()

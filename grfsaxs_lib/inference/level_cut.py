@@ -1,0 +1,194 @@
+r"""Scattering of an infinite two-phase sample in closed form.
+
+A Gaussian field of unit variance with correlation g(r), cut at :math:`t = \Phi^{-1}(\epsilon)`, makes two phases. The
+probability that two points at distance r lie in the same phase gives the autocovariance of the density,
+
+.. math:: C(r) = \frac{1}{2\pi} \int_0^{\arcsin g(r)} \exp\left(-\frac{t^2}{1 + \sin\varphi}\right) d\varphi ,
+
+and its Fourier transform the mean intensity (Berk, 1987, Phys. Rev. Lett. 58, 2718; Teubner, 1991, Europhys. Lett. 14,
+403),
+
+.. math:: I(q) = K\,4\pi \int_0^\infty C(r)\, \frac{\sin qr}{qr}\, r^2\,dr ,
+   \qquad g(r) = \frac{\int k^2 \Gamma(k)\, \frac{\sin kr}{kr}\, dk}{\int k^2 \Gamma(k)\,dk} ,
+
+with :math:`K = 512^3/(0.5\,\mathrm{nm})^3`, which puts it on the paper's scale. Both transforms are taken on
+logarithmic grids (FFTLog; Hamilton, 2000, MNRAS 312, 257), so that many decades of q cost a few thousand points.
+Lengths are in units of the scaling parameter a: :math:`I(q) = K a^3 f(aq)`.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.fft import fht, fhtoffset
+from scipy.interpolate import CubicSpline
+from scipy.special import ndtri
+
+from ..grid import PAPER_GRID
+from ..parameters import check, check_scalar
+from ..physics.spectra import FAMILIES, check_shape, density_of
+from .filter_ratio import log_filter_ratio
+
+PAPER_SCALE = PAPER_GRID.size**3 / PAPER_GRID.voxel_size**3
+"""Intensity on the paper's scale over that of a unit volume [nm^-6]."""
+
+_N = 4096
+_LOG_STEP = np.log(1e9) / (_N - 1)
+_SPHERICAL = 0.5  # order of the Hankel transform that is the spherical Fourier transform
+_K = 1e-4 * np.exp(_LOG_STEP * np.arange(_N))  # to 1e5
+_OFFSET = fhtoffset(_LOG_STEP, mu=_SPHERICAL)
+_R = np.exp(_OFFSET) / _K[::-1]  # in units of a
+_S = np.exp(_OFFSET) / _R[::-1]
+_NEAR = 0.3  # below, 1 - g is integrated directly, for g alone would lose its digits
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
+_THINNED = slice(*np.searchsorted(_S, (1e-3, 1e2)), 4)  # the ends of the grid feel that it is periodic
+LOG_S = np.log(_S[_THINNED])
+"""Nodes of ln(aq) of a tabulated curve."""
+
+
+def level_cut_intensity(q, *, scaling_parameter, porosity, spectral_density="paper", shape=None, smoothing_length=0.0):
+    """Mean intensity of an infinite sample of two phases: a level cut of a Gaussian random field.
+
+    Parameters
+    ----------
+    q : array_like
+        Scattering vector [nm^-1].
+    scaling_parameter : float
+        Scaling parameter a [nm].
+    porosity : float
+        Volume fraction of the pores; that of its negative, 1 - porosity, scatters alike.
+    spectral_density : str or callable
+        A family of `physics.spectra` by its name, or a callable of (q, a).
+    shape : dict of str to float, optional
+        Shape parameters of the family, where those by default shall not be used.
+    smoothing_length : float
+        Width of the Gaussian filter between the two cuts of the paper's model [nm], which has 1 nm; 0 is a sharp cut.
+        What the filter does was learned with the paper's spectral density (`filter_ratio`).
+
+    Returns
+    -------
+    ndarray of float64
+        Intensity on the paper's scale, of the shape of q.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or the spectral density has no interfaces of finite area and no formula.
+    """
+    q = check("q", q)
+    a, porosity = check_scalar("scaling_parameter", scaling_parameter), check_scalar("porosity", porosity)
+    if not 0 < porosity < 1:
+        raise ValueError(f"porosity must lie in (0, 1); got {porosity:g}")
+    log_f = log_transform(correlation_loss(spectral_density, shape, a), porosity)
+    log_f = interpolate(log_f, np.log(a * q))
+    if smoothing_length:
+        log_f += log_filter_ratio(a * q, porosity, check_smoothing(smoothing_length) / a)
+    return PAPER_SCALE * a**3 * np.exp(log_f)
+
+
+def _transform(values):
+    return fht(values, _LOG_STEP, mu=_SPHERICAL, offset=_OFFSET)
+
+
+def check_smoothing(length):
+    """Return the width of a filter as a float, or say why it cannot be one."""
+    length = float(length)
+    if not 0 <= length < np.inf:
+        raise ValueError(f"smoothing_length must be a length in nm, 0 or more; got {length:g}")
+    return length
+
+
+def correlation_loss(spectral_density, shape=None, scaling_parameter=1.0):
+    """:math:`1 - g` of a field at the distances of the grid, in units of a.
+
+    Parameters
+    ----------
+    spectral_density : str or callable
+    shape : dict of str to float, optional
+    scaling_parameter : float
+        At which a callable is evaluated [nm]; families do not depend on it.
+
+    Returns
+    -------
+    (n_r,) ndarray of float64
+    """
+    density = density_of(spectral_density, shape)
+    if spectral_density in FAMILIES:
+        return _loss_of_family(spectral_density, tuple(check_shape(spectral_density, shape).items()))
+    return _loss(density(_K / scaling_parameter, scaling_parameter))
+
+
+@lru_cache(maxsize=256)
+def _loss_of_family(name, shape):
+    family, shape = FAMILIES[name], dict(shape)
+    if family.correlation is not None:
+        return family.correlation(_R, **shape)
+    return _loss(family.density(_K, 1.0, **shape))
+
+
+def _loss(gamma):
+    """1 - g at `_R`, from the spectral density at `_K`."""
+    gamma = np.asarray(gamma, dtype=np.float64)
+    if gamma.shape != _K.shape or not np.isfinite(gamma).all() or (gamma < 0).any() or not gamma.any():
+        raise ValueError("a spectral density must be finite, not negative and not zero everywhere")
+    area, total = _K**5 * gamma, _K**3 * gamma  # integrands over ln k of k^4 and k^2 times gamma
+    if area[-_N // 9 :].sum() > 1e-3 * area.sum():
+        raise ValueError(
+            "the spectral density falls too slowly: the integral of k^4 times it, and with it the area of the "
+            "interfaces, is not finite; use one that falls faster than k^-5"
+        )
+    if total[: _N // 9].sum() > 1e-3 * total.sum():
+        raise ValueError("the spectral density holds structures far larger than the scaling parameter")
+    weights = total / total.sum()
+    g = np.sqrt(np.pi / 2) / _R**1.5 * _transform(weights / _LOG_STEP / _K**1.5)
+    loss = 1 - g
+    seen = np.flatnonzero(weights > 1e-16 * weights.max())
+    seen = slice(seen[0], seen[-1] + 1)
+    near = np.flatnonzero(_R < _NEAR)
+    some = near[::-8][::-1]  # a power law, nearly: few distances suffice
+    x = np.outer(_R[some], _K[seen])
+    direct = np.where(x < 1e-2, x**2 / 6, 1 - np.sinc(x / np.pi)) @ weights[seen]
+    loss[near] = np.exp(CubicSpline(np.log(_R[some]), np.log(direct))(np.log(_R[near])))
+    return loss
+
+
+def autocovariance(loss, porosity):
+    """C(r) of the level cut, from 1 - g; (n_r,) ndarrays."""
+    t, variance = ndtri(porosity), porosity * (1 - porosity)
+    # Where g is near one, what C has lost is integrated from the other end, so that it keeps its digits.
+    near = loss < 0.5
+    covariance = np.empty_like(loss)
+    angle = 2 * np.arcsin(np.sqrt(loss[near] / 2))[:, np.newaxis] / 2  # arccos g, halved
+    covariance[near] = variance - np.exp(-(t**2) / (1 + np.cos(angle * (1 + _NODES)))) @ _WEIGHTS * angle[:, 0] / (
+        2 * np.pi
+    )
+    angle = np.arcsin(1 - loss[~near])[:, np.newaxis] / 2
+    covariance[~near] = np.exp(-(t**2) / (1 + np.sin(angle * (1 + _NODES)))) @ _WEIGHTS * angle[:, 0] / (2 * np.pi)
+    return covariance
+
+
+def log_transform(loss, porosity):
+    """ln f at the nodes `LOG_S` of ln(aq), (n_s,) ndarray, for 1 - g."""
+    f = (2 * np.pi / _S) ** 1.5 * _transform(_R**1.5 * autocovariance(loss, porosity))
+    return np.log(f[_THINNED])
+
+
+def interpolate(log_f, log_s):
+    """ln f at any ln(aq), from its values at `LOG_S`, the last axis: cubic, and straight beyond the ends.
+
+    The straight lines are the plateau and Porod's law, or what takes its place for rough interfaces.
+    """
+    spline = CubicSpline(LOG_S, log_f, axis=-1)
+    inside = np.clip(log_s, LOG_S[0], LOG_S[-1])
+    return spline(inside) + np.where(log_s > inside, spline(LOG_S[-1], 1)[..., np.newaxis], 0) * (log_s - inside)
+
+
+def at_distance(loss, distance):
+    """1 - g at distances in units of a, from its values on the grid."""
+    return np.interp(np.log(np.maximum(distance, _R[0])), np.log(_R), loss)
+
+
+def correlation_slope(spectral_density, shape=None):
+    """:math:`\\sqrt{-g''(0)}` [1/a]; the area of the interfaces in a volume is 2/pi times it times exp(-t^2/2)."""
+    loss = correlation_loss(spectral_density, shape)
+    near = np.searchsorted(_R, 1e-3)
+    return np.sqrt(2 * loss[near]) / _R[near]

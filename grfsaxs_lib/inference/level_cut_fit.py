@@ -1,0 +1,268 @@
+r"""The posterior of a measured curve under the closed form of a level cut.
+
+The measured intensity is taken for
+
+.. math:: y_i = A\,(RF)_i(\theta) + B + n_i ,
+
+with the closed form F of `level_cut`, the resolution R of the instrument (`smearing`), an unknown prefactor A, a flat
+background B and normal noise of known standard deviation. A and B enter linearly and are integrated out in closed
+form (prior 1/A, flat in B): with :math:`X = (RF, 1)`, weights :math:`C^{-1} = \mathrm{diag}\,\sigma^{-2}` and the
+least-squares :math:`\hat A`,
+
+.. math:: \ln L(\theta) = -\tfrac12 \chi^2_{\min} - \tfrac12 \ln\det X^T C^{-1} X - \ln \hat A .
+
+The posterior of :math:`\theta` is that of a prior even in :math:`\ln a`, in the porosity and in the logarithms of shape
+parameters. It is drawn by importance sampling: a starting grid, least squares from its best points, and three rounds of
+t distributions around what has been found.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+from scipy.ndimage import map_coordinates, spline_filter
+from scipy.optimize import least_squares
+from scipy.special import ndtri
+
+from . import level_cut
+from .filter_ratio import log_filter_ratio
+from .smearing import smearing
+
+_T = np.linspace(0, 2.6, 27)  # thresholds of a table; the curve is even in t
+_N_SHAPE = 11  # values of a shape parameter in a table
+_DRAWS = (400, 400, 1500)  # of each round
+_FREEDOM = 5  # of the t distributions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an analysis assumes.
+
+    Attributes
+    ----------
+    spectral_density : str or callable
+    shape : dict of str to float or (float, float)
+        A number fixes a shape parameter, a pair is the range in which it is fitted.
+    scaling_parameter, porosity : (float, float)
+        Ranges of the prior [nm, 1].
+    smoothing_length : float
+        Of the paper's filter [nm].
+    """
+
+    spectral_density: object
+    shape: dict
+    scaling_parameter: tuple
+    porosity: tuple
+    smoothing_length: float = 0.0
+
+    @property
+    def free(self):
+        """Names of the shape parameters that are fitted."""
+        return [name for name, value in self.shape.items() if isinstance(value, tuple)]
+
+    @property
+    def names(self):
+        return ["scaling_parameter", "porosity", *self.free]
+
+    @property
+    def limits_by_name(self):
+        """The prior's ends, in the units of the parameters."""
+        ends = {"scaling_parameter": self.scaling_parameter, "porosity": self.porosity}
+        return ends | {name: self.shape[name] for name in self.free}
+
+    @property
+    def limits(self):
+        """(n_parameter, 2) ndarray: the prior's ends in coordinates: ln a, porosity, logarithms of shape parameters."""
+        shapes = [np.log(self.shape[name]) for name in self.free]
+        return np.array([np.log(self.scaling_parameter), self.porosity, *shapes])
+
+
+class Model:
+    """Smeared closed form of a family at the points of a curve, from a table of ln f over t, ln s and shape."""
+
+    def __init__(self, curve, settings):
+        self.settings, self.q = settings, curve.q
+        self.points, self.weights = smearing(curve.q, curve.dq, curve.slit_length)
+        self.log_points = np.log(self.points)
+        self.table = _table(settings.spectral_density, tuple(settings.shape.items()))
+
+    def __call__(self, x):
+        """(n, n_q) ndarray: :math:`a^3 (Rf)` at coordinates (n, n_parameter)."""
+        log_s = x[:, 0, np.newaxis, np.newaxis] + self.log_points
+        signal = np.exp(3 * x[:, :1]) * np.einsum("nqk,qk->nq", np.exp(self._log_f(x, log_s)), self.weights)
+        if self.settings.smoothing_length:  # varies slowly with q, so that the resolution may be left out
+            a = np.exp(x[:, :1])
+            signal *= np.exp(log_filter_ratio(a * self.q, x[:, 1:2], self.settings.smoothing_length / a))
+        return signal
+
+    def _log_f(self, x, log_s):
+        first, step = level_cut.LOG_S[0], level_cut.LOG_S[1] - level_cut.LOG_S[0]
+        inside = np.clip(log_s, first, level_cut.LOG_S[-1])
+        t = np.abs(ndtri(x[:, 1]))
+        rows = [(t - _T[0]) / (_T[1] - _T[0])]
+        for values, (low, high) in zip(x.T[2:], self.settings.limits[2:], strict=True):
+            rows.append(np.arccos(np.clip(1 - 2 * (values - low) / (high - low), -1, 1)) / np.pi * (_N_SHAPE - 1))
+        coordinates = [np.broadcast_to(row[:, np.newaxis, np.newaxis], log_s.shape) for row in rows]
+        at = np.array([*coordinates, (inside - first) / step])
+        log_f = map_coordinates(self.table, at, order=3, prefilter=False, mode="mirror")
+        return log_f - self.porod * (log_s - inside) * (log_s > inside)
+
+    @property
+    def porod(self):
+        """The exponent that takes over at high q."""
+        return 3.5 if self.settings.spectral_density == "peak" else 4.0
+
+
+@lru_cache(maxsize=8)
+def _table(spectral_density, shape):
+    """Spline coefficients of ln f over t, the free shape parameters and ln s.
+
+    Shape parameters go as a cosine from end to end of their range, so that the mirror images beyond the ends are
+    smooth continuations; the curve is even in t by itself.
+    """
+    share = (1 - np.cos(np.pi * np.arange(_N_SHAPE) / (_N_SHAPE - 1))) / 2
+    ends = [np.log(value) for _, value in shape if isinstance(value, tuple)]
+    axes = [low + (high - low) * share for low, high in ends]
+    values = np.empty((_T.size, *(axis.size for axis in axes), level_cut.LOG_S.size))
+    for index in np.ndindex(values.shape[1:-1]):
+        chosen, position = {}, iter(zip(axes, index, strict=True))
+        for name, value in shape:
+            if isinstance(value, tuple):
+                axis, i = next(position)
+                value = np.exp(axis[i])
+            chosen[name] = value
+        loss = level_cut.correlation_loss(spectral_density, chosen)
+        for row, t in enumerate(_T):
+            values[(row, *index)] = level_cut.log_transform(loss, stats.norm.cdf(-t))
+    return spline_filter(values, order=3, mode="mirror")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Prefactor and background at each of n parameters, by least squares, and the marginal likelihood."""
+
+    prefactor: np.ndarray
+    prefactor_sd: np.ndarray
+    mean_signal: np.ndarray
+    mean_intensity: float
+    mean_sd: float
+    chi_square: np.ndarray
+    log_likelihood: np.ndarray
+
+
+def marginalise(signal, intensity, sigma):
+    """Integrate prefactor and background out.
+
+    Parameters
+    ----------
+    signal : (n, n_q) ndarray
+        Smeared model.
+    intensity, sigma : (n_q,) ndarray
+
+    Returns
+    -------
+    Linear
+    """
+    weights = sigma**-2.0
+    total = weights.sum()
+    mean_intensity = weights @ intensity / total
+    mean_signal = signal @ weights / total
+    away, rest = signal - mean_signal[:, np.newaxis], intensity - mean_intensity
+    square, product = away**2 @ weights, away @ (weights * rest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        prefactor = product / square
+        chi_square = np.sum(weights * (rest - prefactor[:, np.newaxis] * away) ** 2, axis=1)
+        log_likelihood = -chi_square / 2 - np.log(total * square) / 2 - np.log(np.abs(prefactor))
+    log_likelihood = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
+    return Linear(prefactor, square**-0.5, mean_signal, mean_intensity, total**-0.5, chi_square, log_likelihood)
+
+
+def fit(model, intensity, sigma, rng):
+    """Draws from the posterior of a curve.
+
+    Returns
+    -------
+    x : (n, n_parameter) ndarray
+        Coordinates.
+    best : (n_parameter,) ndarray
+        The most likely of all.
+    log_evidence, effective : float
+        The integral of the likelihood over the prior, and the effective sample size of the last round.
+    """
+    limits = model.settings.limits
+    width = np.diff(limits, axis=1).ravel()
+
+    def log_posterior(x):
+        inside = ((x >= limits[:, 0]) & (x <= limits[:, 1])).all(axis=1)
+        values = np.full(len(x), -np.inf)
+        for some in np.array_split(np.flatnonzero(inside), max(1, inside.sum() * model.points.size // 400_000)):
+            if some.size:
+                linear = marginalise(model(x[some]), intensity, sigma)
+                values[some] = np.where(linear.prefactor * sign > 0, linear.log_likelihood, -np.inf)
+        return values
+
+    def residuals(x):
+        linear = marginalise(model(x[np.newaxis]), intensity, sigma)
+        fitted = linear.mean_intensity + linear.prefactor[0] * (model(x[np.newaxis])[0] - linear.mean_signal[0])
+        return (intensity - fitted) / sigma
+
+    counts = [80, 9, *[4] * (len(limits) - 2)]
+    middles = [low + (np.arange(n) + 0.5) / n * (high - low) for (low, high), n in zip(limits, counts, strict=True)]
+    grid = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, len(limits))
+    sign = 1
+    values = log_posterior(grid)
+    if not np.isfinite(values).any():  # a curve that rises with q: no result, but one can look at it
+        sign = -1
+        values = log_posterior(grid)
+    maxima = []
+    for start in _separate(grid[np.argsort(-values)[:60]], width / np.array(counts))[:5]:
+        found = least_squares(residuals, start, bounds=limits.T, x_scale=width, diff_step=1e-4, max_nfev=40)
+        maxima.append((found.x, found.jac.T @ found.jac))
+    centres = np.array([point for point, _ in maxima])
+    heights = log_posterior(centres)
+    keep = heights > heights.max() - 12
+    centres = centres[keep]
+    floor = np.diag((width / 6) ** -2.0)
+    covariances = np.array([np.linalg.inv(information + floor) for _, information in maxima])[keep] * 1.5
+    shares = np.ones(len(centres))
+    for last, count in zip((False, False, True), _DRAWS, strict=True):
+        x, log_density = _draw(centres, covariances, shares / shares.sum(), count, rng)
+        values = log_posterior(x)
+        log_weights = values - log_density
+        weights = np.exp(log_weights - log_weights.max())
+        weights /= weights.sum()
+        if not last:
+            mean = weights @ x
+            covariance = np.cov(x.T, aweights=weights, ddof=0) + 1e-6 * np.diag(width**2) * (weights.max() > 0.5)
+            chosen = rng.choice(count, 40, p=weights)
+            centres = np.concatenate([x[chosen], mean[np.newaxis]])
+            covariances = np.broadcast_to(0.35 * covariance + 1e-12 * np.diag(width**2), (41, *covariance.shape)).copy()
+            covariances[-1] = 1.3 * covariance + 1e-12 * np.diag(width**2)
+            shares = np.append(np.ones(40), 10)
+    log_evidence = np.log(np.mean(np.exp(log_weights - log_weights.max()))) + log_weights.max() - np.log(width).sum()
+    chosen = rng.choice(len(x), len(x), p=weights)
+    return x[chosen], x[values.argmax()], log_evidence, 1 / np.sum(weights**2)
+
+
+def _separate(points, distance):
+    """Those of some points, the best first, that are farther from all before than one step of the grid."""
+    kept = []
+    for point in points:
+        if all((np.abs(point - other) > 1.5 * distance).any() for other in kept):
+            kept.append(point)
+    return kept
+
+
+def _draw(centres, covariances, shares, count, rng):
+    """Draws from a mixture of t distributions, and their log density."""
+    p = centres.shape[1]
+    factors = np.linalg.cholesky(covariances)
+    chosen = rng.choice(len(centres), count, p=shares)
+    normal = rng.standard_normal((count, p)) / np.sqrt(rng.chisquare(_FREEDOM, (count, 1)) / _FREEDOM)
+    x = centres[chosen] + np.einsum("nij,nj->ni", factors[chosen], normal)
+    density = sum(
+        share * stats.multivariate_t.pdf(x, centre, covariance, df=_FREEDOM)
+        for share, centre, covariance in zip(shares, centres, covariances, strict=True)
+    )
+    return x, np.log(density)

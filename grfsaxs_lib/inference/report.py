@@ -1,0 +1,65 @@
+"""The picture of an analysis: curve and fit, residuals, and a plane of a structure with the parameters found."""
+
+import numpy as np
+
+from .. import plotting
+from . import level_cut
+
+_PLANE = 256  # pixels along an edge
+_EXTENT = 40  # edge over the scaling parameter
+
+
+def plot_analysis(analysis, seed=0):
+    """Draw an `Analysis`; returns the matplotlib Figure."""
+    from matplotlib.figure import Figure
+
+    curve = analysis.curve
+    figure = Figure(figsize=(plotting.PAGE_WIDTH, 3.2), layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["curve", "plane"], ["residuals", "plane"]], height_ratios=[2.2, 1], width_ratios=[1.35, 1]
+    )
+    positive = curve.intensity > 0
+    style = {"fmt": ".", "markersize": 2.5, "elinewidth": 0.5, "color": plotting.COLOURS["blue"], "label": "measured"}
+    axes["curve"].errorbar(curve.q[positive], curve.intensity[positive], curve.sigma[positive], **style)
+    red = plotting.COLOURS["vermillion"]
+    axes["curve"].loglog(curve.q, analysis.fit, color=red, linewidth=1, label="fit")
+    background = np.median(analysis.background)
+    if background > 0:
+        axes["curve"].axhline(background, color="0.6", linewidth=0.7, linestyle=":", label="background")
+    span = curve.intensity[positive]
+    axes["curve"].set(ylabel="intensity", xticklabels=[], ylim=(span.min() / 2, span.max() * 2))
+    axes["curve"].legend(loc="lower left")
+    residuals = (curve.intensity - analysis.fit) / curve.sigma
+    axes["residuals"].axhspan(-2, 2, color="0.92")
+    axes["residuals"].semilogx(curve.q, residuals, ".", markersize=2.5, color=plotting.COLOURS["blue"])
+    axes["residuals"].set(xlabel=plotting.AXES["q"], ylabel=r"residual / $\sigma$", xlim=axes["curve"].get_xlim())
+    a, porosity = (np.median(analysis.samples[name]) for name in ("scaling_parameter", "porosity"))
+    shape = {name: np.median(analysis.samples[name]) for name in analysis.settings.free}
+    shape = {name: shape.get(name, value) for name, value in analysis.settings.shape.items()}
+    plane = draw_plane(analysis.settings.spectral_density, shape, porosity, seed)
+    axes["plane"].imshow(plane, cmap="gray", extent=(0, _EXTENT * a, 0, _EXTENT * a), interpolation="nearest")
+    axes["plane"].set(xlabel="x [nm]", ylabel="y [nm]")
+    table = analysis.table
+    words = f"a = {a:.4g} ± {table.loc['scaling_parameter', 'sd']:.2g} nm\n"
+    words += f"ε = {porosity:.4g} ± {table.loc['porosity', 'sd']:.2g}"
+    if not analysis.reliable:
+        words += "\nNOT RELIABLE, see warnings"
+    axes["plane"].set_title(words, color="black" if analysis.reliable else red)
+    figure.suptitle(curve.name, fontsize=8)
+    return figure
+
+
+def draw_plane(spectral_density, shape, porosity, seed):
+    """A plane of a random structure, (n, n) ndarray of bool: True in the solid.
+
+    A plane of a Gaussian field is a Gaussian field of two dimensions with the same correlation.
+    """
+    step = _EXTENT / _PLANE
+    offset = np.minimum(np.arange(_PLANE), _PLANE - np.arange(_PLANE)) * step
+    distance = np.hypot(offset[:, np.newaxis], offset)
+    loss = level_cut.correlation_loss(spectral_density, shape)
+    g = 1 - level_cut.at_distance(loss, distance)
+    spectrum = np.maximum(np.fft.fft2(g).real, 0)
+    noise = np.random.default_rng(seed).standard_normal((_PLANE, _PLANE))
+    field = np.fft.ifft2(np.sqrt(spectrum) * np.fft.fft2(noise)).real
+    return field > np.quantile(field, porosity)
