@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab] [TIER] [options]
+usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab|analyse] [TIER] [options]
        ./run_all.sh analyse FILE ... [options]
 
   laptop          all notebooks at sizes for two cores and no GPU (default)

@@ -25,6 +25,7 @@ _QUICK = dict(
     n_judged_fits=60, n_emulated=600, emulated_n_estimators=60, emulated_patience=20,  # 11
     limited_cases=["two_phase_low"], n_curves=100, n_replicates_kept=60,  # 12
     learning_cases=["two_phase_low"], learning_sizes=[64, 256],  # 12
+    n_measured=8,  # 13: simulated measurements
     threads=2, rival_sizes=[128], prior_size=128, loop_size=64, n_prior=4,  # 14
     survey_grid_size=80, n_survey=6,  # 15
 )
@@ -47,6 +48,7 @@ TIERS = {
         n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
         limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],
+        n_measured=300,
         rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=12,
         survey_grid_size=192, n_survey=18,
     ),
@@ -67,6 +69,7 @@ TIERS = {
         n_judged_fits=1024, n_emulated=100_000, emulated_n_estimators=3000, emulated_patience=100,
         limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 8192],
+        n_measured=1000,
         rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=48,
         survey_grid_size=512, n_survey=36,
     ),

@@ -45,7 +45,7 @@ def test_commands_exist(path):
         ["bash", ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True
     ).stdout
     known = set(re.findall(r"--[a-z]+|\b[a-z]+\b", help_text.split("The table of tiers")[0]))
-    places = r"\d+|k/n|local:\w+|tcp://\S+"
+    places = r"\d+|k/n|local:\w+|tcp://\S+|\w+\.xml"
     for call in re.findall(r"\./run_all\.sh([^`#\n&]*)", path.read_text(encoding="utf-8")):
         assert [word for word in call.split() if word not in known and not re.fullmatch(places, word)] == [], call
 

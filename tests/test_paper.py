@@ -431,7 +431,7 @@ def test_what_is_undecided_contradicts_nothing(root, quick_records):
     """An open question is listed, and stops no run; what is settled against the expectation does, interval or not."""
     expect_undecided("weights_width")
     open_questions = {
-        "mse_test_two_phase_low_porosity": (3.8e-4, (1e-4, 1e-3)),  # expected to hold
+        "mse_test_two_phase_low_scaling_parameter": (4e-3, (1e-3, 1e-2)),  # expected to hold
         "porosity_hardest_cases": (3, (3, 4)),  # expected to fail
         "weights_width": (0.5, (0.49, 0.51)),  # expected to be undecided
     }
@@ -440,11 +440,11 @@ def test_what_is_undecided_contradicts_nothing(root, quick_records):
     table = claims.claims_table(PAPER).set_index("id")
     assert set(table.index[~table["as_expected"]]) == set(open_questions)
     assert table.loc["weights_width", "verdict"] == "holds"
-    write_all(PAPER, mse_test_two_phase_low_porosity=(9e-4, (8e-4, 1e-3)), porosity_hardest_cases=(4, (4, 4)))
+    write_all(PAPER, mse_test_two_phase_low_scaling_parameter=(9e-3, (8e-3, 1e-2)), porosity_hardest_cases=(4, (4, 4)))
     with pytest.raises(RuntimeError) as error:
         claims.check_claims(PAPER)
     assert str(error.value).startswith("2 claims")
-    assert "here 0.0009 [0.0008, 0.001]" in str(error.value)
+    assert "here 0.009 [0.008, 0.01]" in str(error.value)
 
 
 def test_the_terminal_shows_intervals_and_marks_surprises(root, quick_records):

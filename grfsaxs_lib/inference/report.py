@@ -22,7 +22,7 @@ def plot_analysis(analysis, seed=0):
     style = {"fmt": ".", "markersize": 2.5, "elinewidth": 0.5, "color": plotting.COLOURS["blue"], "label": "measured"}
     axes["curve"].errorbar(curve.q[positive], curve.intensity[positive], curve.sigma[positive], **style)
     red = plotting.COLOURS["vermillion"]
-    axes["curve"].loglog(curve.q, analysis.fit, color=red, linewidth=1, label="fit")
+    axes["curve"].loglog(curve.q, analysis.fit, color=red, linewidth=1, label="fit", zorder=3)
     background = np.median(analysis.background)
     if background > 0:
         axes["curve"].axhline(background, color="0.6", linewidth=0.7, linestyle=":", label="background")
