@@ -1,23 +1,14 @@
 """How functions are compiled with Numba, and what must not be done with them.
 
 A compiled function writes into arrays of its caller and returns nothing: an interrupt that arrives while Numba turns
-results into Python objects would become a SystemError. Parallel ones run on the threads of Numba's threading layer, of
-which two have limits that end a process or hang it; both are guarded here.
+results into Python objects would become a SystemError.
 """
 
-import functools
-import os
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
-
-_LOCK = threading.Lock()
-_layer = None  # of Numba's threads, once they run
-# Whether this process was forked from one whose GNU OpenMP threads ran: a call here would wait for them for ever.
-_forked = False
-
 
 _ROOM = 50e6  # bytes; all compiled code takes a tenth of it
 
@@ -42,41 +33,22 @@ def serial(*fastmath):
     return numba.njit(**_OPTIONS, fastmath=set(fastmath))
 
 
-def parallel(*fastmath):
-    """Decorator for a function with `numba.prange` that only Python calls, with the liberties `fastmath`.
+def share_out(work, n, block):
+    """Call ``work`` once on every thread with the iterator of slices of n items that all of them draw from.
 
-    It raises RuntimeError in a process that was forked after a parallel function had run; start such processes with
-    ``multiprocessing.get_context("spawn")``. Where the threading layer cannot serve several Python threads at once
-    they take turns.
+    The threads are Python's, for a time; compiled functions release its lock. Numba's own threads would take twice as
+    long to compile, hang a process that was forked after their use, and on some machines serve one caller alone.
+
+    Parameters
+    ----------
+    work : callable
+        Of an iterator of slices.
+    n : int
+        Items.
+    block : int
+        Items in a slice: a fixed number, for the same result on any number of threads.
     """
-
-    def decorate(function):
-        compiled = numba.njit(**_OPTIONS, parallel=True, fastmath=set(fastmath))(function)
-
-        @functools.wraps(function)
-        def guarded(*arguments):
-            global _layer
-            if _forked:
-                raise RuntimeError(
-                    "this process was forked from one that had used grfsaxs on several threads, and would wait for "
-                    'these for ever; start it with multiprocessing.get_context("spawn")'
-                )
-            if _layer in (None, "workqueue"):  # the first call tells which layer it is
-                with _LOCK:
-                    compiled(*arguments)
-                    _layer = numba.threading_layer()
-            else:
-                compiled(*arguments)
-
-        return guarded
-
-    return decorate
-
-
-def _in_child():
-    global _forked, _LOCK
-    _forked, _LOCK = _layer == "omp", threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    slices = iter([slice(start, min(start + block, n)) for start in range(0, n, block)])
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        for done in [pool.submit(work, slices) for _ in range(numba.get_num_threads())]:
+            done.result()

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 from threadpoolctl import threadpool_limits
 
-from .spline import evaluate, evaluate_alone, interpolate, jit, look_up, nodes, parallel
+from .spline import evaluate, evaluate_alone, interpolate, jit, look_up, nodes, over_samples
 
 _STEPS = 15  # at most
 _LONGEST = 0.3  # step
@@ -52,17 +51,26 @@ def covariance_factors(points, variance, shares, deviation, correlations, positi
     N = (1 - 1 w^T) D (1 - w 1^T). That leaves no noise along w; what the invariant has is added once more.
     """
     factors = np.zeros((*variance.shape, variance.shape[1]))
-    _covariance_factors(points, variance, shares, deviation, correlations, positions, factors)
+    tables = points, variance, shares, deviation, correlations, positions, factors
+    over_samples(_covariance_factors, len(variance), *tables)
     return factors
 
 
-@parallel
-def _covariance_factors(points, variance, shares, deviation, correlations, positions, factors):
-    n, n_bin = variance.shape
-    for m in prange(n):
+@jit
+def _dot(one, other):
+    total = 0.0
+    for i in range(one.size):
+        total += one[i] * other[i]
+    return total
+
+
+@jit
+def _covariance_factors(first, last, points, variance, shares, deviation, correlations, positions, factors):
+    n_bin = variance.shape[1]
+    for m in range(first, last):
         S, weights, L = np.empty(n_bin), np.empty((3, 4)), factors[m]
         common = shares[m] * variance[m]
-        invariant = np.dot(shares[m], common)
+        invariant = _dot(shares[m], common)
         interpolate(deviation, points[m], weights, S)
         low = min(int(positions[m]), len(correlations) - 2)
         share = positions[m] - low
@@ -112,36 +120,58 @@ def _measure(curve, L, x, table, weights, slopes, value, information, gradient):
         value[0, b] = curve[b] - value[0, b]
     _whiten(L, value)
     for p in range(3):
-        gradient[p] = np.dot(value[p + 1], value[0])
+        gradient[p] = _dot(value[p + 1], value[0])
         for q in range(3):
-            information[p, q] = np.dot(value[p + 1], value[q + 1])
-    return -np.dot(value[0], value[0]) / 2
+            information[p, q] = _dot(value[p + 1], value[q + 1])
+    return -_dot(value[0], value[0]) / 2
 
 
-@parallel
-def _optimise(curves, factors, table, thickness, n_output, points, values, informations, gradients):
-    n, n_start, _ = points.shape
-    for m in prange(n):
+@jit
+def _solve(matrix, right):
+    """Replace `right` by the solution of a positive definite system; NumPy's solver takes seconds to compile."""
+    n = right.size
+    for k in range(n):
+        for i in range(k + 1, n):
+            factor = matrix[i, k] / matrix[k, k]
+            for j in range(k, n):
+                matrix[i, j] -= factor * matrix[k, j]
+            right[i] -= factor * right[k]
+    for k in range(n - 1, -1, -1):
+        for j in range(k + 1, n):
+            right[k] -= matrix[k, j] * right[j]
+        right[k] /= matrix[k, k]
+
+
+@jit
+def _optimise(first, last, curves, factors, table, thickness, n_output, points, values, informations, gradients):
+    n_start = points.shape[1]
+    for m in range(first, last):
         weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, curves.shape[1]))
         tried, slope_tried = np.empty((3, 3)), np.empty(3)
-        low, high = np.full(3, -1.0), np.full(3, 1.0)
+        matrix, step, new = np.empty((3, 3)), np.empty(3), np.empty(3)
+        low, high = np.empty(3), np.empty(3)
+        low[:], high[:] = -1.0, 1.0
         for k in range(n_start):
             x, information, slope = points[m, k], informations[m, k], gradients[m, k]
             low[2], high[2] = _inside(x, thickness)
             best = _measure(curves[m], factors[m], x, table, weights, slopes, value, information, slope)
             damping = 1e-3
             for _ in range(_STEPS):
-                matrix, right = np.eye(3), np.zeros(3)
+                for p in range(3):
+                    step[p] = 0.0
+                    for q in range(3):
+                        matrix[p, q] = 1.0 if p == q else 0.0
                 for p in range(n_output):
                     if (x[p] > low[p] or slope[p] > 0) and (x[p] < high[p] or slope[p] < 0):
-                        right[p] = slope[p]
+                        step[p] = slope[p]
                         for q in range(n_output):
                             if (x[q] > low[q] or slope[q] > 0) and (x[q] < high[q] or slope[q] < 0):
                                 matrix[p, q] = information[p, q]
                         matrix[p, p] = information[p, p] * (1 + damping)
-                step = np.linalg.solve(matrix, right)
-                step *= min(1.0, _LONGEST / (np.abs(step).max() + 1e-300))
-                new = x + step
+                _solve(matrix, step)
+                longest = max(abs(step[0]), abs(step[1]), abs(step[2]))
+                for p in range(3):
+                    new[p] = x[p] + step[p] * min(1.0, _LONGEST / (longest + 1e-300))
                 bounds = _inside(new, thickness)
                 found = _measure(curves[m], factors[m], new, table, weights, slopes, value, tried, slope_tried)
                 if found >= best:
@@ -161,25 +191,25 @@ def _optimise(curves, factors, table, thickness, n_output, points, values, infor
 def log_likelihoods(curves, factors, points, table, thickness):
     """(n_sample, n_point) ndarray: log likelihoods at points (n_sample, n_point, 3), -inf outside the prior."""
     values = np.empty(points.shape[:2])
-    _log_likelihoods(curves, factors, points, table, thickness, values)
+    over_samples(_log_likelihoods, len(points), curves, factors, points, table, thickness, values)
     return values
 
 
-@parallel
-def _log_likelihoods(curves, factors, points, table, thickness, values):
-    n, n_point, _ = points.shape
-    for m in prange(n):
+@jit
+def _log_likelihoods(first, last, curves, factors, points, table, thickness, values):
+    n_point = points.shape[1]
+    for m in range(first, last):
         weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((1, curves.shape[1]))
         x = np.empty(3)
         for k in range(n_point):
             x[:] = points[m, k]
             _inside(x, thickness)
             values[m, k] = -np.inf
-            if np.abs(x - points[m, k]).max() == 0:
+            if x[0] == points[m, k, 0] and x[1] == points[m, k, 1] and x[2] == points[m, k, 2]:
                 evaluate_alone(table, x, weights, slopes, value[0])
                 value[0] = curves[m] - value[0]
                 _whiten(factors[m], value)
-                values[m, k] = -np.dot(value[0], value[0]) / 2
+                values[m, k] = -_dot(value[0], value[0]) / 2
 
 
 # --------------------------------------------------------------------------------------------- with a curve model
@@ -232,5 +262,5 @@ def find_maxima(model, curves, variance, starts, there):
     n, n_start, _ = starts.shape
     factors = model.factors(curves, variance, there)
     found = Maxima(starts.copy(), np.empty((n, n_start)), np.empty((n, n_start, 3, 3)), np.empty((n, n_start, 3)))
-    _optimise(curves, factors, model.table, model.thickness, model.n_output, *found)
+    over_samples(_optimise, n, curves, factors, model.table, model.thickness, model.n_output, *found)
     return found, factors

@@ -6,13 +6,12 @@ scale of the box; the scale shift is taken off at the end.
 """
 
 import numpy as np
-from numba import prange
 from scipy.special import log_ndtr, ndtri_exp
 
 from ..emulator.coordinates import from_coordinates
 from .curve_model import padded
 from .optimise import log_likelihoods
-from .spline import parallel
+from .spline import jit, over_samples
 
 _FREEDOM = 6  # degrees of the t distributions: tails that are heavier than those of a posterior
 
@@ -128,14 +127,14 @@ def _log_mixture(x, centres, inverses, shares):
     """Log density, less a constant, of t distributions around the centres; the inverses are lower triangular."""
     heights = shares * np.abs(np.prod(np.diagonal(inverses, axis1=2, axis2=3), axis=2))
     density = np.zeros(x.shape[:2])
-    _add_mixture(x, centres, np.ascontiguousarray(inverses), heights, density)
+    over_samples(_add_mixture, len(x), x, centres, np.ascontiguousarray(inverses), heights, density)
     return np.log(density + 1e-300)
 
 
-@parallel
-def _add_mixture(x, centres, inverses, heights, density):
-    n, n_draw, p = x.shape
-    for m in prange(n):
+@jit
+def _add_mixture(first, last, x, centres, inverses, heights, density):
+    n_draw, p = x.shape[1:]
+    for m in range(first, last):
         for k in range(centres.shape[1]):
             for d in range(n_draw):
                 square = 0.0

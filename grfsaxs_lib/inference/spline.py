@@ -4,12 +4,21 @@ Coordinates go from -1 to 1. An axis that is not needed has length 1.
 """
 
 import numpy as np
-from numba import prange
 
 from .. import compiled
 
 jit = compiled.serial("contract", "reassoc")
-parallel = compiled.parallel("contract", "reassoc")
+_SAMPLES = 8  # that a thread takes at a time
+
+
+def over_samples(kernel, n, *arguments):
+    """Call a compiled ``kernel(first, last, *arguments)`` for n samples, a few at a time, on several threads."""
+
+    def work(slices):
+        for samples in slices:
+            kernel(samples.start, samples.stop, *arguments)
+
+    compiled.share_out(work, n, _SAMPLES)
 
 
 def nodes(n):
@@ -126,13 +135,13 @@ def interpolate(table, x, weights, value):
 def look_up(points, table, deviation):
     """(n, n_bin) ndarrays: averaged curves and deviations at points (n, 3)."""
     curves, deviations = np.empty((2, len(points), table.shape[3]))
-    _look_up(points, table, deviation, curves, deviations)
+    over_samples(_look_up, len(points), points, table, deviation, curves, deviations)
     return curves, deviations
 
 
-@parallel
-def _look_up(points, table, deviation, curves, deviations):
-    for i in prange(len(points)):
+@jit
+def _look_up(first, last, points, table, deviation, curves, deviations):
+    for i in range(first, last):
         weights, slopes = np.empty((3, 4)), np.empty((3, 4))
         evaluate_alone(table, points[i], weights, slopes, curves[i])
         interpolate(deviation, points[i], weights, deviations[i])

@@ -6,13 +6,11 @@ the last bits would depend on their number; Numba with threads of its own takes 
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import ducc0.fft
 import numpy as np
-from numba import get_num_threads
 
-from ...compiled import serial
+from ...compiled import serial, share_out
 
 # Planes, or columns of the pruned spectrum, that one thread transforms at a time: they stay in its cache.
 _PLANES = 4
@@ -28,14 +26,6 @@ _RUN = 64
 
 # contract allows fused multiply-add, the only liberty taken with IEEE arithmetic.
 _jit = serial("contract")
-
-
-def _share_out(work, n, block):
-    """Call ``work`` once on every thread with the iterator of slices of n items that all of them draw from."""
-    slices = iter([slice(start, min(start + block, n)) for start in range(0, n, block)])
-    with ThreadPoolExecutor(get_num_threads()) as pool:
-        for done in [pool.submit(work, slices) for _ in range(get_num_threads())]:
-            done.result()
 
 
 def to_host(array):
@@ -139,9 +129,9 @@ def gaussian_random_field(size, amplitude, seed, out=None):
             ducc0.fft.c2c(kept, axes=(1,), forward=False, out=kept)
             ducc0.fft.c2r(planes, axes=(2,), lastsize=size, forward=False, out=field[block])
 
-    _share_out(draw, columns.size, _COLUMNS)
-    _share_out(along_z, columns.size, _COLUMNS)
-    _share_out(along_y_and_x, size, _PLANES)
+    share_out(draw, columns.size, _COLUMNS)
+    share_out(along_z, columns.size, _COLUMNS)
+    share_out(along_y_and_x, size, _PLANES)
     return field
 
 
@@ -199,7 +189,7 @@ def order_statistics(values, ranks):
             n = block.start // step
             _between(line[block], lower, upper, kept[n], n_kept[n], n_below[n])
 
-    _share_out(search, line.size, step)
+    share_out(search, line.size, step)
     found = {0: -math.inf}
     for b, rank in enumerate(wanted.tolist()):
         position = rank - n_below[:, b].sum() - 1
@@ -221,7 +211,7 @@ def binarise(values, threshold):
         for block in blocks:
             np.greater(values[block], values.dtype.type(threshold), out=out[block].view(np.bool_))
 
-    _share_out(compare, len(values), _PLANES)
+    share_out(compare, len(values), _PLANES)
     return out
 
 
@@ -299,7 +289,7 @@ def smooth(binary, taps, planes=None, out=None):
         for block in blocks:
             _smooth(binary, taps, planes[block], across, out[block])
 
-    _share_out(along_all_axes, planes.size, _PLANES)
+    share_out(along_all_axes, planes.size, _PLANES)
     return out
 
 
@@ -312,7 +302,7 @@ def classify(values, lower, upper, out=None):
             np.greater(values[block], lower, out=out[block].view(np.bool_))
             out[block] += values[block] > upper
 
-    _share_out(compare, len(values), 1)  # a plane stays in the cache for both comparisons
+    share_out(compare, len(values), 1)  # a plane stays in the cache for both comparisons
     return out
 
 
@@ -353,7 +343,7 @@ def shell_sums(phases, densities, max_square):
         for block in blocks:
             counts[block.start] = [np.count_nonzero(phases[block] == phase) for phase in range(len(densities))]
 
-    _share_out(count, size, _PLANES)
+    share_out(count, size, _PLANES)
     fractions = counts.sum(axis=0) / phases.size
     table = (np.asarray(densities) - fractions @ np.asarray(densities)).astype(np.float32)
     spectrum = np.empty((size, columns.size, n_depth), np.complex64)
@@ -377,6 +367,6 @@ def shell_sums(phases, densities, max_square):
             ducc0.fft.c2c(part, axes=(0,), out=part)
             _add_to_shells(part, columns, columns[block], size // 2, sums[block.start // _COLUMNS])
 
-    _share_out(along_x_and_y, size, _PLANES)
-    _share_out(along_z, columns.size, _COLUMNS)
+    share_out(along_x_and_y, size, _PLANES)
+    share_out(along_z, columns.size, _COLUMNS)
     return lambda: sums.sum(axis=0)
