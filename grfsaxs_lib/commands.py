@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import signal
 import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -47,51 +48,83 @@ def _analyse_files(given):
     from .files import moved_into_place
     from .tasks import available_cores
 
-    names = (
-        "phases",
-        "spectral_density",
-        "smoothing_length",
-        "q_range",
-        "scaling_parameter",
-        "porosity",
-        "relative_error",
-        "seed",
-    )
+    names = ("phases", "spectral_density", "smoothing_length", "q_range", "scaling_parameter", "porosity")
+    names += ("relative_error", "seed")
     arguments = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    given.out.mkdir(parents=True, exist_ok=True)
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _fail(f"cannot write to {given.out}: {error.strerror}")
     files = list(dict.fromkeys(given.files))
-    stems = [file.stem for file in files]
-    labels = [file.stem if stems.count(file.stem) == 1 else file.name.replace(".", "_") for file in files]
     common = given.unit, given.columns, arguments, given.out
-    jobs = [(file, label, *common) for file, label in zip(files, labels, strict=True)]
-    rows, failed = {}, []
-    workers = min(len(jobs), available_cores())
-    # Each on a process of its own, which starts afresh: threads of the parent do not survive a fork.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(_analyse_file, *job): job for job in jobs}
-        for done in tqdm(as_completed(running), total=len(jobs), unit="file", disable=len(jobs) < 2):
-            file = running[done][0]
+    rows, failed, stopped = {}, [], False
+    # Each on a process of its own, which starts afresh: an interrupt is for this one alone.
+    pool = ProcessPoolExecutor(
+        min(len(files), available_cores()), multiprocessing.get_context("spawn"), _ignore_interrupts
+    )
+    running = {pool.submit(_analyse_file, *job, *common): job[0] for job in zip(files, _labels(files), strict=True)}
+    try:
+        for done in tqdm(as_completed(running), total=len(files), unit="file", disable=len(files) < 2):
+            file = running[done]
             try:
                 rows[file] = done.result()
-            except (ValueError, OSError) as error:
-                failed.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
+            except Exception as error:  # of one file: the others go on
+                text = str(error) or repr(error)
+                failed.append(text if str(file) in text else f"{file}: {text}")
+        pool.shutdown()
+    except KeyboardInterrupt:
+        stopped = True
+        workers = list(pool._processes.values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
     table = pd.DataFrame([row for file in files for row in rows.get(file, [])])
     if len(table):
-        with moved_into_place(given.out / "results.csv") as temporary:
+        target = given.out / "results.csv"
+        if target.exists():  # rows of other files stay
+            before = pd.read_csv(target)
+            table = pd.concat([before[~before["file"].isin(table["file"])], table], ignore_index=True)
+        with moved_into_place(target) as temporary:
             table.to_csv(temporary, index=False)
+        table = table[table["file"].isin([str(file) for file in rows])]
         columns = ["curve", "reliable", "scaling_parameter", "scaling_parameter sd", "porosity", "porosity sd"]
         print(table[columns].to_string(index=False, float_format="{:.4g}".format))
-        for row in table.itertuples():
+        for row in table.fillna("").itertuples():
             if row.warnings:
                 print(f"\n{row.curve}: {row.warnings}")
         print(f"\nwritten to {given.out}")
     for text in failed:
-        print(f"grfsaxs: {text}", file=sys.stderr)
+        _fail(text)
+    if stopped:
+        _fail("interrupted; repeat the command for the rest")
+        return 130
     return 1 if failed else 0 if table["reliable"].all() else 3
+
+
+def _fail(text):
+    print(f"grfsaxs: {text}", file=sys.stderr)
+    return 1
+
+
+def _ignore_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _labels(files):
+    """A name for the results of each file: its stem, with its folder or a number where others have the same."""
+    labels = [file.stem for file in files]
+    labels = [
+        f"{file.resolve().parent.name}_{file.name}" if labels.count(file.stem) > 1 else file.stem for file in files
+    ]
+    return [
+        f"{label}_{labels[: i + 1].count(label)}" if labels.count(label) > 1 else label
+        for i, label in enumerate(labels)
+    ]
 
 
 def _analyse_file(file, label, unit, columns, arguments, out):
     """Rows of the table for the curves of a file; those that are finished are read."""
+    from .files import package_version
     from .inference.analyse import AnalysisWarning, analyse
     from .measurement.reading import read_curves
 
@@ -99,16 +132,17 @@ def _analyse_file(file, label, unit, columns, arguments, out):
     content = hashlib.sha256(file.read_bytes()).hexdigest()
     rows = []
     for number, curve in enumerate(curves, 1):
-        target = out / (label if len(curves) == 1 else f"{label}_{number}")
-        recipe = json.dumps([content, number, unit, columns, arguments], sort_keys=True)
-        row = _finished(target.with_suffix(".nc"), recipe)
+        name = label if len(curves) == 1 else f"{label}.entry{number}"
+        target, picture = out / f"{name}.nc", out / f"{name}.png"
+        recipe = json.dumps([package_version(), str(file), content, number, unit, columns, arguments], sort_keys=True)
+        row = _finished(target, recipe) if picture.exists() else None
         if row is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AnalysisWarning)  # a table of many tells of each
                 found = analyse(curve, **arguments)
-            _save_picture(found, target.with_suffix(".png"))
+            _save_picture(found, picture)
             row = {"file": str(file)} | found.summary
-            found.to_netcdf(target.with_suffix(".nc"), recipe=recipe, row=json.dumps(row, default=float))
+            found.to_netcdf(target, recipe=recipe, row=json.dumps(row, default=float))
         rows.append(row)
     return rows
 

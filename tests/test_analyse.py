@@ -173,7 +173,7 @@ def test_warnings_name_the_reason():
     text, reliable = reasons(curve, scaling_parameter=(0.2, 3.0))
     assert "scaling_parameter is at an end of its prior, 0.2 to 3" in text and not reliable
     text, reliable = reasons(measurement(rng, 4.0, 0.5))
-    assert "little more than |porosity - 1/2|" in text and reliable
+    assert "The porosity is close to 1/2" in text and reliable
     bare = gx.Curve(curve.q, curve.intensity, None, curve.dq)
     text, reliable = reasons(bare)
     assert "estimated from its roughness" in text and reliable
@@ -182,6 +182,41 @@ def test_warnings_name_the_reason():
     assert "contradicts" in text and not reliable
     loud = gx.Curve(curve.q, curve.intensity + 1e6 * curve.intensity.max(), curve.sigma, curve.dq)
     assert not reasons(loud)[1]
+
+
+def test_overstated_uncertainties_hide_no_misfit():
+    """A curve of another material whose sigma is ten times too large: chi-square is content, the pattern is not."""
+    rng = np.random.default_rng(13)
+    for kind in ("spheres of many sizes", "exponential correlation"):
+        clean = FOREIGN[kind]
+        curve = gx.Curve(Q, clean * (1 + 0.01 * rng.standard_normal(Q.size)), 0.1 * clean, 0.03 * Q)
+        with pytest.warns(gx.AnalysisWarning):
+            assert not gx.analyse(curve).reliable
+
+
+def test_porosities_above_one_half():
+    curve = measurement(np.random.default_rng(14), 4.0, 0.3)
+    low, high = (gx.analyse(curve, porosity=ends).table["median"] for ends in ((0.02, 0.5), (0.5, 0.98)))
+    assert high["porosity"] == pytest.approx(low["mirror_porosity"], abs=1e-3)
+
+
+def test_marginal_likelihood():
+    """Prefactor and background by a sum over a grid, prior 1/A; their integral as the module approximates it."""
+    curve = measurement(np.random.default_rng(15), 4.0, 0.3, prefactor=1e-8)
+    settings = level_cut_fit.Settings("paper", {}, (0.2, 50.0), (0.02, 0.5))
+    signal = level_cut_fit.Model(curve, settings)(np.array([[np.log(4.0), 0.3], [np.log(4.02), 0.305]]))
+    linear = level_cut_fit.marginalise(signal, curve.intensity, curve.sigma)
+    sums = []
+    for one, best in zip(signal, linear.prefactor, strict=True):
+        background = linear.mean_intensity - best * (curve.sigma**-2 @ one) / np.sum(curve.sigma**-2)
+        a = best * np.linspace(0.97, 1.03, 601)
+        b = background + np.linspace(-0.02, 0.02, 601) * curve.intensity.min()
+        fit = a[:, np.newaxis, np.newaxis] * one[::7] + b[:, np.newaxis]
+        chi = np.sum(((curve.intensity[::7] - fit) / curve.sigma[::7]) ** 2, axis=-1)
+        sums.append(np.log(np.sum(np.exp(-(chi - chi.min()) / 2) / a[:, np.newaxis])) - chi.min() / 2)
+    few = level_cut_fit.marginalise(signal[:, ::7], curve.intensity[::7], curve.sigma[::7]).log_likelihood
+    steps = np.log(linear.prefactor[1] / linear.prefactor[0])  # of the grid over A
+    assert few[1] - few[0] == pytest.approx(sums[1] - sums[0] + steps, abs=0.02)
 
 
 def test_estimated_uncertainty():
@@ -245,6 +280,10 @@ def test_table_of_a_model():
         ({"relative_error": 2.0}, "relative_error must lie in"),
         ({"scaling_parameter": (5, 1)}, "scaling_parameter must be a range"),
         ({"porosity": (0.0, 0.5)}, "porosity must be a range"),
+        ({"porosity": (0.1, 0.9)}, "porosity must be a range on one side of 1/2"),
+        ({"scaling_parameter": 3.0}, "scaling_parameter must be a range"),
+        ({"scaling_parameter": (0.3, 9), "smoothing_length": 1.0}, "must begin at 0.8 nm"),
+        ({"q_range": (None, 2.0)}, "q_range must be two numbers"),
         ({"spectral_density": "gauss"}, "spectral_density must be"),
         ({"spectral_density": "power", "shape": {"m": (8, 3)}}, "must be a number or a pair"),
         ({"spectral_density": "power", "shape": {"m": (1.0, 3)}}, "m must lie in"),
@@ -302,7 +341,31 @@ def test_command(tmp_path, capsys):
     assert code == 3 and "does not describe the curve" in printed.out
     assert (out / "good_0.nc").stat().st_mtime_ns == before  # finished curves are kept
     code, printed = run("good_0.dat", "broken.dat")
-    assert code == 1 and "broken.dat holds no block of five rows" in printed.err
+    assert code == 1 and "broken.dat holds no table of five rows" in printed.err
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 1 and float(rows[0]["scaling_parameter"]) == pytest.approx(2.0, abs=0.02)
+    assert {row["curve"]: row["reliable"] for row in rows} == {"good_1": "True", "bad": "False", "good_0": "True"}
+    (one,) = (row for row in rows if row["curve"] == "good_0")
+    assert float(one["scaling_parameter"]) == pytest.approx(2.0, abs=0.02)
+
+
+def test_names_of_results(tmp_path):
+    """Points in a name, equal names in two folders: every file has results of its own."""
+    names = ["a/x.dat", "b/x.dat", "s_1.5nm.dat", "s_1.7nm.dat", "y.dat", "y.txt", "c/a/x.dat"]
+    labels = commands._labels([tmp_path / name for name in names])
+    assert len(set(labels)) == len(names) and labels[2:4] == ["s_1.5nm", "s_1.7nm"]
+
+
+def test_one_odd_file_ends_nothing(tmp_path, capsys):
+    good = tmp_path / "good.dat"
+    write(good, measurement(np.random.default_rng(12), 3.0, 0.3))
+    np.savetxt(tmp_path / "flat.dat", np.column_stack([Q, np.ones_like(Q)]))
+    np.savetxt(tmp_path / "zero.dat", np.column_stack([Q, 0 * Q, np.ones_like(Q)]))
+    with pytest.raises(SystemExit) as status:
+        commands.main(
+            ["analyse", "--unit", "1/nm", "--out", str(tmp_path / "out"), str(good)]
+            + [str(tmp_path / name) for name in ("flat.dat", "zero.dat")]
+        )
+    assert status.value.code == 1 and "zero.dat: all intensities are zero" in capsys.readouterr().err
+    with (tmp_path / "out" / "results.csv").open() as file:
+        assert [row["reliable"] for row in csv.DictReader(file)] == ["True", "False"]

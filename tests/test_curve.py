@@ -16,25 +16,41 @@ DQ = 0.02 * Q
 
 
 def test_units():
-    for text in ("1/nm", "nm^-1", "nm-1", "nm⁻¹", "q (1/nm)", "q_nm^-1", "q [nm-1]", "Inverse Nanometres", "1 / nm"):
-        assert check_unit(text) == "1/nm", text
+    nanometres = "1/nm nm^-1 nm-1 nm⁻¹ (1/nm) nm^{-1} (nm)-1 nm**-1".split() + ["Inverse Nanometres", "1 / nm"]
+    angstroms = "1/A A^-1 Å⁻¹ 1/Å 1/angstrom Angstrom^-1 [A-1] Ang.^-1 A^{-1}".split() + ["per ångström"]
+    for known, texts in (("1/nm", nanometres), ("1/A", angstroms)):
+        assert [check_unit(text) for text in texts] == [known] * len(texts)
     for text in (
-        "1/A",
-        "A^-1",
-        "Å⁻¹",
-        "1/Å",
-        "1/angstrom",
-        "Angstrom^-1",
-        "Q (1/A)",
-        "q_A^-1",
-        "A^{-1}",
-        "inverse ångström",
+        "",
+        "nm",
+        "A",
+        "1/cm",
+        "cm^-1",
+        "1/Ampere",
+        "m^-1",
+        "Radius 5000A",
+        "1/nm or 1/A",
+        "furlong",
+        "1/nm^2",
     ):
-        assert check_unit(text) == "1/A", text
-    for text in ("", "nm", "A", "1/cm", "cm^-1", "1/Ampere", "m^-1", "Radius 5000A", "1/nm or 1/A", "furlong"):
         with pytest.raises(ValueError, match="the unit of q must be '1/nm' or '1/A'"):
             check_unit(text)
-    assert find_units("Q (1/A), I (1/cm), sample 12 nm thick") == {"1/A"}
+
+
+@pytest.mark.parametrize(
+    "unit, text",
+    [
+        *[("1/A", text) for text in ("Q (1/A), I (1/cm), 12 nm thick", "q_A^-1;I", "q in A^-1", "| Q [1/Ang] |")],
+        *[("1/nm", text) for text in ("q_nm^-1,I", "vector q in inverse nanometres", "q/nm^-1;I;s", "# q nm-1 I")],
+        *[
+            ("", text)
+            for text in ("Batch A - 10 % PEG", "Sample A-1", "C:/data/1/A/run.dat", "1.54A -1", "1 nm", "1/nm^2")
+        ],
+    ],
+)
+def test_units_in_a_header(unit, text):
+    """A unit counts in brackets or behind q; words that look like one do not."""
+    assert find_units(text) == ({unit} if unit else set())
 
 
 def test_curve_in_angstrom():
@@ -120,6 +136,64 @@ def test_text(tmp_path, kind):
     for found, expected in ((curve.q, Q), (curve.intensity, I), (curve.sigma, S), (curve.dq, DQ)):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert curve.name == "sample" and curve.notes == ()
+
+
+BROKEN = {
+    "empty": ("0.3,5,", 5), "NA": ("0.3,5,NA", 5), "stars": ("0.3,5,****", 5), "NaN of C": ("0.3,5,1.#IND", 5),
+    "comment": ("0.3,5,0.5 # seen twice", 6), "blank": ("\n0.3,5,0.5", 6), "comment line": ("# a break\n0.3,5,0.5", 6),
+    "thousands": ("1,000.5,5,0.5", None), "words": ("0.3,five,0.5", None), "glued": ("0.3,5,1.0-101", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_single_odd_row_loses_no_other(tmp_path, kind):
+    """It is read, counted among those left out, or an error that names its line; never the end of the table."""
+    lines = rows(",", columns=(Q, I, S)).splitlines()
+    lines[2], left = BROKEN[kind]
+    path = tmp_path / "sample.csv"
+    path.write_text("\n".join(lines))
+    if left is None:
+        with pytest.raises(ValueError, match="sample.csv"):
+            gx.read_curve(path, "1/nm")
+    else:
+        curve = gx.read_curve(path, "1/nm")
+        assert curve.q.size == left and curve.q[-1] == 1.0 and curve.q[0] == 0.1
+        assert (left == 6) == (curve.notes == ())
+
+
+def test_an_odd_row_in_a_long_table(tmp_path):
+    q = np.linspace(0.1, 1, 40)
+    lines = rows(columns=(q, 1 / q, 0.1 / q)).splitlines()
+    path = tmp_path / "sample.dat"
+    for where in (0, 4, 35, 39):
+        odd = lines[:where] + ["1,234.5 0.1 0.2"] + lines[where + 1 :]
+        path.write_text("\n".join(odd))
+        with pytest.raises(ValueError, match=rf"sample.dat, line {where + 1}: .* is no row of the table beside it"):
+            gx.read_curve(path, "1/nm")
+
+
+@pytest.mark.parametrize(
+    "header, columns, message",
+    [
+        ("2theta I err", (Q, I, S), "of the columns 2theta, I, err none is called q"),
+        ("", (np.arange(1.0, 7), Q, I, S), "column 1 counts the rows"),
+    ],
+)
+def test_the_wrong_column_is_not_taken_for_q(tmp_path, header, columns, message):
+    path = tmp_path / "sample.dat"
+    path.write_text(header + "\n" + rows(columns=columns))
+    with pytest.raises(ValueError, match=message):
+        gx.read_curve(path, "1/nm")
+
+
+@pytest.mark.parametrize("word", ["sig", "I_err", "error", "SD", "e", "std", "+/-", "rms", "dI", "sigma", "unc"])
+def test_names_of_uncertainties(tmp_path, word):
+    path = tmp_path / "sample.dat"
+    path.write_text(f"<q> <I> <{word}>\n" + rows(columns=(Q, I, S)))
+    np.testing.assert_allclose(gx.read_curve(path, "1/nm").sigma, S, rtol=1e-6)
+    path.write_text("q I weight\n" + rows(columns=(Q, I, S)))
+    assert gx.read_curve(path, "1/nm").sigma is None
+    assert gx.read_curve(path, "1/nm").notes == ("column 'weight' is not used",)
 
 
 @given(st.sampled_from([" ", "\t", ";", "  ", " ; "]), st.booleans(), st.sampled_from("eED"), st.integers(2, 4))
@@ -215,6 +289,10 @@ def test_cansas_xml(tmp_path):
         (cansas("furlong"), "q is in furlong, which is neither 1/nm nor 1/A"),
         (cansas("nm"), "q is in nm, which is neither"),
         (cansas(""), "does not say the unit of q"),
+        (
+            cansas().replace("<Idev>", "<Qdev unit='1/nm'>").replace("</Idev>", "</Qdev>"),
+            "Q is in 1/A and Qdev in 1/nm",
+        ),
         (cansas().replace("<I ", "<J ").replace("</I>", "</J>"), "every Idata needs Q and I"),
         (cansas().replace(">9.0<", ">nine<"), "'nine' in I is no number"),
         ("<html><body>1 2 3</body></html>", "holds no curve"),
@@ -254,11 +332,11 @@ def test_nexus(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "holds no block of five rows"),
-        (b"nothing here\n" * 20, "holds no block of five rows"),
-        (b"1 2\n3 4\n5 6\n7 8\n", "holds no block of five rows"),
+        (b"", "holds no table of five rows"),
+        (b"nothing here\n" * 20, "holds no table of five rows"),
+        (b"1 2\n3 4\n5 6\n7 8\n", "holds no table of five rows"),
         (b"\x00\x01\x02\x03" * 100, "is a binary file"),
-        ((rows() + "a break\n" + rows()).encode(), "line 7: the rows of numbers break off here and go on later"),
+        ((rows() + "a break\n" + rows()).encode(), "line 8: .* is no row of the table beside it; mend the file"),
         (("q in nm^-1 or A^-1\n" + rows()).encode(), "names both 1/nm and 1/A"),
         (rows(columns=(Q, I, S, Q, Q, Q, Q)).encode(), "line 1: 7 columns"),
     ],

@@ -24,7 +24,8 @@ LIMITS = {"scaling_parameter": (0.2, 50.0), "porosity": (0.02, 0.5)}
 _MODEL_ERROR = 3e-4  # of the closed form's table, relative
 _LEAST_POINTS = 12
 _MISFIT = 1e-4  # probability of a chi-square as large, below which the model does not describe a curve
-_STRUCTURED = 4.5  # deviations of the Durbin-Watson statistic from 2
+_STRUCTURED = 4.5  # standard deviations (2/sqrt n) by which the Durbin-Watson statistic may lie below 2
+_PATTERN = 0.01  # share of the intensity that a pattern in the residuals may have, if sigma is larger
 _SEEN = 30  # by how much chi-square must exceed that of a flat background
 _QUANTILES = {"2.5 %": 0.025, "16 %": 0.16, "84 %": 0.84, "97.5 %": 0.975}
 
@@ -40,7 +41,7 @@ class Analysis:
     Attributes
     ----------
     curve : Curve
-        What was analysed, with the standard deviations that were used.
+        The part that was analysed, with the standard deviations that were used.
     settings : Settings
     samples : dict of str to (n,) ndarray
         Draws from the posterior: scaling_parameter [nm], porosity, its mirror image 1 - porosity, free shape
@@ -53,15 +54,16 @@ class Analysis:
         Of this curve.
     degrees_of_freedom : int
     log_evidence : float
-        Logarithm of the probability of the curve under the model, for comparison with other models of the same curve.
+        Logarithm of the probability of the curve under the model, but for a constant that all models of the same curve
+        and standard deviations share: only differences mean something.
     bic : float
         Bayesian information criterion; smaller is better.
     effective_samples : float
         Number of independent draws that the samples are worth.
     warnings : list of str
-        Each with a remedy.
+        Reasons not to trust the result, each with a remedy, then remarks.
     reliable : bool
-        Whether a careful person would publish the result.
+        True if there is no such reason.
     """
 
     curve: Curve
@@ -86,12 +88,12 @@ class Analysis:
             | {label: np.quantile(values, share) for label, share in _QUANTILES.items()}
             for name, values in self.samples.items()
         }
-        return pd.DataFrame(rows).T.rename_axis("parameter")
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
     def __repr__(self):
         judged = "reliable" if self.reliable else "NOT reliable"
         lines = [repr(self.curve), f"chi-square {self.chi_square:.1f} of {self.degrees_of_freedom} degrees of freedom"]
-        return "\n".join([*lines, str(self.table.round(5)), f"{judged}", *(f"- {text}" for text in self.warnings)])
+        return "\n".join([*lines, str(self.table.round(5)), judged, *(f"- {text}" for text in self.warnings)])
 
     def plot(self, seed=0):
         """Draw the curve and its fit, residuals, and a plane of a structure with the median parameters.
@@ -129,6 +131,13 @@ class Analysis:
             "degrees_of_freedom": self.degrees_of_freedom,
             "log_evidence": self.log_evidence,
             "spectral_density": family if isinstance(family, str) else repr(family),
+            "shape": repr(self.settings.shape),
+            "prior_scaling_parameter": self.settings.scaling_parameter,
+            "prior_porosity": self.settings.porosity,
+            "smoothing_length": self.settings.smoothing_length,
+            "slit_length": self.curve.slit_length or 0.0,
+            "bic": self.bic,
+            "effective_samples": self.effective_samples,
             "grfsaxs_version": package_version(),
         } | attributes
         with moved_into_place(Path(path)) as temporary:
@@ -169,10 +178,10 @@ def analyse(
     q_range : (float, float), optional
         Part of the curve to use [nm^-1].
     scaling_parameter : (float, float)
-        Range of the prior, even in the logarithm [nm].
+        Range of the prior, uniform in the logarithm [nm].
     porosity : (float, float)
-        Range of the prior. Phases that change places scatter alike, so the smaller of both fractions is reported
-        beside its mirror image.
+        Range of the prior, uniform, on one side of 1/2. Exchanging the two phases does not change the curve (Babinet):
+        the fraction in this range is reported beside its mirror image.
     relative_error : float, optional
         Standard deviation of the intensity over the intensity, in place of the curve's own. Without either it is
         estimated from the roughness of the curve, and a warning says so.
@@ -198,7 +207,7 @@ def analyse(
     used, remarks = _prepare(curve, q_range, relative_error)
     rng = np.random.default_rng(seed)
     model = Model(used, settings)
-    sigma = np.hypot(used.sigma, _MODEL_ERROR * used.intensity)
+    sigma = used.sigma
     x, best, log_evidence, effective = level_cut_fit.fit(model, used.intensity, sigma, rng)
 
     linear = marginalise(model(best[np.newaxis]), used.intensity, sigma)
@@ -245,6 +254,8 @@ def compare(curve, models, **arguments):
         from the best. Models with free shapes pay for them in both.
     analyses : dict of str to Analysis
     """
+    if not models:
+        raise ValueError("models must name at least one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AnalysisWarning)
         analyses = {name: analyse(curve, **arguments | model) for name, model in models.items()}
@@ -260,7 +271,7 @@ def compare(curve, models, **arguments):
         }
         for name, one in analyses.items()
     }
-    table = pd.DataFrame(rows).T.rename_axis("model")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     table["bic"] -= table["bic"].min()
     table["log_evidence"] -= table["log_evidence"].max()
     return table, analyses
@@ -285,15 +296,21 @@ def _settings(spectral_density, shape, scaling_parameter, porosity, smoothing_le
         one, other = np.asarray(density(k, 1.0)), np.asarray(density(k / 3, 3.0))
         if not np.allclose(one * other.sum(), other * one.sum(), rtol=1e-6):
             raise ValueError("a spectral density to be fitted must depend on the product of q and a alone")
-    if smoothing_length and spectral_density != "paper":
-        raise ValueError("smoothing_length is known for the paper's spectral density alone")
-    least = level_cut.check_smoothing(smoothing_length) / LARGEST_RATIO
-    scaling_parameter = max(scaling_parameter[0], least), scaling_parameter[1]
+    least = level_cut.check_smoothing(smoothing_length, spectral_density) / LARGEST_RATIO
+    if scaling_parameter == LIMITS["scaling_parameter"]:
+        scaling_parameter = max(scaling_parameter[0], least), scaling_parameter[1]
     limits = {"scaling_parameter": scaling_parameter, "porosity": porosity}
-    for name, (low, high) in limits.items():
+    for name, ends in limits.items():
+        if np.shape(ends) != (2,):
+            raise ValueError(f"{name} must be a range (low, high); got {ends!r}")
+        low, high = ends
         top = np.inf if name == "scaling_parameter" else 0.99
         if not 0 < low < high < top or (name == "porosity" and low < 0.01):
             raise ValueError(f"{name} must be a range (low, high) inside its limits; got {limits[name]}")
+    if porosity[0] < 0.5 < porosity[1]:
+        raise ValueError("porosity must be a range on one side of 1/2: a porosity and 1 - porosity give the same curve")
+    if scaling_parameter[0] < least:
+        raise ValueError(f"with this smoothing_length scaling_parameter must begin at {least:g} nm or above")
     scaling_parameter, porosity = (tuple(map(float, ends)) for ends in (scaling_parameter, porosity))
     return Settings(spectral_density, shape, scaling_parameter, porosity, float(smoothing_length))
 
@@ -304,8 +321,10 @@ def _prepare(curve, q_range, relative_error):
         raise ValueError(
             f"curve must be a Curve, from read_curve or Curve(q, intensity, ...); got {type(curve).__name__}"
         )
-    low, high = (0, np.inf) if q_range is None else q_range
-    used = (curve.q >= low) & (curve.q <= high)
+    q_range = (0.0, np.inf) if q_range is None else q_range
+    if np.shape(q_range) != (2,) or any(end is None for end in q_range):
+        raise ValueError(f"q_range must be two numbers (low, high) in nm^-1; got {q_range!r}")
+    used = (curve.q >= q_range[0]) & (curve.q <= q_range[1])
     if np.count_nonzero(used) < _LEAST_POINTS:
         raise ValueError(
             f"{np.count_nonzero(used)} points lie in the q range; an analysis needs {_LEAST_POINTS} or more "
@@ -322,10 +341,16 @@ def _prepare(curve, q_range, relative_error):
         sigma = curve.sigma[used]
     else:
         sigma = _roughness(intensity)
+        sigma = np.maximum(sigma, _MODEL_ERROR * intensity)
         remarks.append(
             f"The curve has no standard deviations; {100 * np.median(sigma / intensity):.2g} % of the intensity "
             "(median) were estimated from its roughness. Give relative_error= if you know better."
         )
+    if not intensity.any():
+        raise ValueError("all intensities are zero")
+    if dq is None and curve.slit_length is None:
+        remarks.append("The curve has no resolution (dq): it is taken for perfect. Give dq= if it is not.")
+    sigma = np.hypot(sigma, _MODEL_ERROR * intensity)
     return Curve(q, intensity, sigma, dq, name=curve.name, slit_length=curve.slit_length, notes=curve.notes), remarks
 
 
@@ -356,17 +381,19 @@ def _judge(curve, settings, samples, found):
     residuals = found["residuals"]
     structure = (2 - np.sum(np.diff(residuals) ** 2) / np.sum(residuals**2)) * np.sqrt(residuals.size) / 2
     alike = structure > _STRUCTURED
-    if stats.chi2.sf(found["chi_square"], found["freedom"]) < _MISFIT or (alike and reduced > 0.9):
+    large = np.median(np.abs(residuals) * curve.sigma) > _PATTERN * np.median(np.abs(curve.intensity))
+    if stats.chi2.sf(found["chi_square"], found["freedom"]) < _MISFIT or (alike and (reduced > 0.9 or large)):
         severe.append(
             f"This model does not describe the curve: chi-square per degree of freedom is {reduced:.3g}, and "
-            f"neighbouring residuals are alike by {structure:.1f} standard deviations. Look at the plot; try another "
-            "spectral_density or a smaller q_range, or give relative_error= if the standard deviations are too small."
+            f"neighbouring residuals are correlated ({structure:.1f} standard deviations). Look at the plot; try "
+            "another spectral_density or a smaller q_range, or give relative_error= if the standard deviations are too "
+            "small."
         )
     elif reduced < 0.4 or alike:
         mild.append(
-            f"Chi-square per degree of freedom is {reduced:.2g}, and neighbouring residuals are alike by "
-            f"{structure:.1f} standard deviations: the stated uncertainties are too large or not independent, and the "
-            "intervals are only as good as they are."
+            f"Chi-square per degree of freedom is {reduced:.2g}, and neighbouring residuals are correlated "
+            f"({structure:.1f} standard deviations): the stated uncertainties are too large or not independent, and "
+            "the intervals are only as good as they are."
         )
     if found["prefactor"] <= 0:
         severe.append("The curve rises with q, so no level cut scatters like it. Look at the curve and its background.")
@@ -375,15 +402,20 @@ def _judge(curve, settings, samples, found):
     for name, limits in settings.limits_by_name.items():
         values, logarithmic = samples[name], name != "porosity"
         low, high = np.log(limits) if logarithmic else limits
-        place = ((np.log(values) if logarithmic else values) - low) / (high - low)
-        at_low, at_high = np.mean(place < 0.01), np.mean(place > 0.99)
-        if at_low > 0.05 or (at_high > 0.05 and not (name == "porosity" and limits[1] == 0.5)):
+        place = np.log(values) if logarithmic else values
+        centre, spread = np.median(place), place.std()
+        at_low, at_high = centre - low < 2 * spread, high - centre < 2 * spread
+        at_half = name == "porosity" and 0.5 in limits and (at_high if limits[1] == 0.5 else at_low)
+        if (at_low or at_high) and not at_half:
             severe.append(
                 f"{name} is at an end of its prior, {limits[0]:g} to {limits[1]:g}. Give a wider range if such values "
                 "are possible; else the model or the q range is wrong."
             )
-        elif at_high > 0.05:
-            mild.append("The porosity is so near 1/2 that the curve determines little more than |porosity - 1/2|.")
+        elif at_half:
+            mild.append(
+                "The porosity is close to 1/2, where the curve changes only with (porosity - 1/2)^2: what it gives is "
+                f"a bound, {np.quantile(np.abs(values - 0.5), 0.975):.3f} for |porosity - 1/2| (97.5 %)."
+            )
     a = np.median(samples["scaling_parameter"])
     if a * curve.q[0] > 1:
         severe.append(

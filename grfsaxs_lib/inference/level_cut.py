@@ -29,7 +29,7 @@ from ..physics.spectra import FAMILIES, check_shape, density_of
 from .filter_ratio import log_filter_ratio
 
 PAPER_SCALE = PAPER_GRID.size**3 / PAPER_GRID.voxel_size**3
-"""Intensity on the paper's scale over that of a unit volume [nm^-6]."""
+"""Intensity on the paper's scale over that of a unit volume [nm^-3]."""
 
 _N = 4096
 _LOG_STEP = np.log(1e9) / (_N - 1)
@@ -55,11 +55,11 @@ def level_cut_intensity(q, *, scaling_parameter, porosity, spectral_density="pap
     scaling_parameter : float
         Scaling parameter a [nm].
     porosity : float
-        Volume fraction of the pores; that of its negative, 1 - porosity, scatters alike.
+        Volume fraction of the pores; a porosity and 1 - porosity give the same curve.
     spectral_density : str or callable
         A family of `physics.spectra` by its name, or a callable of (q, a).
     shape : dict of str to float, optional
-        Shape parameters of the family, where those by default shall not be used.
+        Shape parameters of the family, if not the defaults.
     smoothing_length : float
         Width of the Gaussian filter between the two cuts of the paper's model [nm], which has 1 nm; 0 is a sharp cut.
         What the filter does was learned with the paper's spectral density (`filter_ratio`).
@@ -80,8 +80,8 @@ def level_cut_intensity(q, *, scaling_parameter, porosity, spectral_density="pap
         raise ValueError(f"porosity must lie in (0, 1); got {porosity:g}")
     log_f = log_transform(correlation_loss(spectral_density, shape, a), porosity)
     log_f = interpolate(log_f, np.log(a * q))
-    if smoothing_length:
-        log_f += log_filter_ratio(a * q, porosity, check_smoothing(smoothing_length) / a)
+    if check_smoothing(smoothing_length, spectral_density):
+        log_f += log_filter_ratio(a * q, porosity, smoothing_length / a)
     return PAPER_SCALE * a**3 * np.exp(log_f)
 
 
@@ -89,9 +89,11 @@ def _transform(values):
     return fht(values, _LOG_STEP, mu=_SPHERICAL, offset=_OFFSET)
 
 
-def check_smoothing(length):
+def check_smoothing(length, spectral_density):
     """Return the width of a filter as a float, or say why it cannot be one."""
     length = float(length)
+    if length and spectral_density != "paper":
+        raise ValueError("smoothing_length is known for the paper's spectral density alone")
     if not 0 <= length < np.inf:
         raise ValueError(f"smoothing_length must be a length in nm, 0 or more; got {length:g}")
     return length

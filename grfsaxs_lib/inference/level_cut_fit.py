@@ -5,13 +5,13 @@ The measured intensity is taken for
 .. math:: y_i = A\,(RF)_i(\theta) + B + n_i ,
 
 with the closed form F of `level_cut`, the resolution R of the instrument (`smearing`), an unknown prefactor A, a flat
-background B and normal noise of known standard deviation. A and B enter linearly and are integrated out in closed
-form (prior 1/A, flat in B): with :math:`X = (RF, 1)`, weights :math:`C^{-1} = \mathrm{diag}\,\sigma^{-2}` and the
-least-squares :math:`\hat A`,
+background B and normal noise of known standard deviation. A and B enter linearly. B is integrated out with a flat
+prior, A with the prior 1/A, taken at its best value: right where A is known to a few per cent. With :math:`X = (RF,
+1)`, weights :math:`C^{-1} = \mathrm{diag}\,\sigma^{-2}` and the least-squares :math:`\hat A`,
 
-.. math:: \ln L(\theta) = -\tfrac12 \chi^2_{\min} - \tfrac12 \ln\det X^T C^{-1} X - \ln \hat A .
+.. math:: \ln L(\theta) = -\tfrac12 \chi^2_{\min} - \tfrac12 \ln\det X^T C^{-1} X - \ln |\hat A| .
 
-The posterior of :math:`\theta` is that of a prior even in :math:`\ln a`, in the porosity and in the logarithms of shape
+The posterior of :math:`\theta` has a prior uniform in :math:`\ln a`, in the porosity and in the logarithms of shape
 parameters. It is drawn by importance sampling: a starting grid, least squares from its best points, and three rounds of
 t distributions around what has been found.
 """

@@ -19,6 +19,7 @@ def plot_analysis(analysis, seed=0):
         [["curve", "plane"], ["residuals", "plane"]], height_ratios=[2.2, 1], width_ratios=[1.35, 1]
     )
     positive = curve.intensity > 0
+    positive |= not positive.any()  # drawn on a linear axis then
     style = {"fmt": ".", "markersize": 2.5, "elinewidth": 0.5, "color": plotting.COLOURS["blue"], "label": "measured"}
     axes["curve"].errorbar(curve.q[positive], curve.intensity[positive], curve.sigma[positive], **style)
     red = plotting.COLOURS["vermillion"]
@@ -27,7 +28,11 @@ def plot_analysis(analysis, seed=0):
     if background > 0:
         axes["curve"].axhline(background, color="0.6", linewidth=0.7, linestyle=":", label="background")
     span = curve.intensity[positive]
-    axes["curve"].set(ylabel="intensity", xticklabels=[], ylim=(span.min() / 2, span.max() * 2))
+    axes["curve"].set(ylabel="intensity", xticklabels=[])
+    if span.min() > 0:
+        axes["curve"].set_ylim(span.min() / 2, span.max() * 2)
+    else:
+        axes["curve"].set_yscale("linear")
     axes["curve"].legend(loc="lower left")
     residuals = (curve.intensity - analysis.fit) / curve.sigma
     axes["residuals"].axhspan(-2, 2, color="0.92")

@@ -7,25 +7,30 @@ import numpy as np
 
 from ..parameters import as_numbers
 
-# Of q: the factor to nm^-1. The pattern finds the unit in the words of a header, too.
-UNITS = {
-    "1/nm": (1.0, r"1\s*/\s*nm\b|\bq?_?nm\s*\^?\s*[({]?\s*[-−⁻]\s*[1¹]|(?i:\b(inverse|reciprocal) nanomet)"),
-    "1/A": (10.0, r"1\s*/\s*(A|Å|Å|(?i:ang\w*))(?![a-zA-Z])|(?i:\b(inverse|reciprocal) [aå]ngstr)"
-            r"|(?<![a-zA-Z])q?_?(A|Å|Å|(?i:ang\w*))\s*\^?\s*[({]?\s*[-−⁻]\s*[1¹]"),
-}  # fmt: skip
-
-
-def find_units(text):
-    """The units of q that a text names, a set of keys of `UNITS`."""
-    return {unit for unit, (_, pattern) in UNITS.items() if re.search(pattern, text)}
+# Of q: the factor to nm^-1, and how the length is written.
+UNITS = {"1/nm": (1.0, r"nm|(?i:nanomet\w*)"), "1/A": (10.0, r"A|Å|Å|(?i:[aå]ng(str\w*)?)\.?")}
+_INVERSE = (
+    r"(1\s*/\s*\(?({0})\)?(?![\w^*])|\(?({0})\)?\s?(\^|\*\*)?\s?[({{]?[-−⁻][1¹](?!\d)[)}}]?"
+    r"|(?i:inverse|reciprocal|per) ({0})(?!\w))"
+)
+_PATTERNS = {unit: _INVERSE.format(length) for unit, (_, length) in UNITS.items()}
 
 
 def check_unit(unit):
     """Return the key of `UNITS` that a unit of q means, or say which there are."""
-    found = find_units(str(unit))
-    if len(found) != 1:
-        raise ValueError(f"the unit of q must be {' or '.join(map(repr, UNITS))} (as 1/Å, nm^-1, ...); got {unit!r}")
-    return found.pop()
+    text = str(unit).strip().strip("[]()").strip()
+    for known, pattern in _PATTERNS.items():
+        if re.fullmatch(pattern, text):
+            return known
+    raise ValueError(f"the unit of q must be {' or '.join(map(repr, UNITS))} (as 1/Å, nm^-1, ...); got {unit!r}")
+
+
+def find_units(text):
+    """The units of q that a header names, a set of keys of `UNITS`: in brackets, or behind q in the same line."""
+    places = r"[\[(|<]\s*{0}\s*[\])|>]", r"(?i:\bq|momentum|vector)[^\n;|]{{0,25}}?(?<![A-Za-z]){0}", r"\bq_?{0}"
+    return {
+        unit for unit, pattern in _PATTERNS.items() if any(re.search(place.format(pattern), text) for place in places)
+    }
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -37,16 +42,16 @@ class Curve:
     q : (n,) ndarray of float64
         Scattering vector [nm^-1], increasing.
     intensity : (n,) ndarray of float64
-        In any unit, less nothing.
+        As measured, background included, in any unit.
     sigma : (n,) ndarray of float64 or None
         Standard deviation of the intensity, in its unit.
     dq : (n,) ndarray of float64 or None
-        Standard deviation of the resolution [nm^-1].
+        Standard deviation (not full width) of the resolution [nm^-1].
     slit_length : float or None
         Half the length of the slit of an instrument that smears along it [nm^-1].
     name : str
     notes : tuple of str
-        What was put right, and what is remarkable.
+        Corrections made, and remarks of the reader.
     """
 
     q: np.ndarray
@@ -81,6 +86,8 @@ class Curve:
         ValueError
             If arrays do not fit together, or fewer than five rows are left.
         """
+        if slit_length is not None and not 0 <= slit_length < np.inf:
+            raise ValueError(f"slit_length must be a finite number, 0 or more; got {slit_length!r}")
         factor, notes = UNITS[check_unit(unit)][0], list(notes)
         columns = {"q": q, "intensity": intensity, "sigma": sigma, "dq": dq}
         for column, values in columns.items():

@@ -15,17 +15,20 @@ from .curve import Curve, check_unit, find_units
 COLUMNS = ("q", "intensity", "sigma", "dq")
 """Names of columns, in the order in which a file without names is read."""
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?")
+_MISSING = re.compile(r"|[-+]?nan|n/?a|null|none|-+|\*+|[-+]?inf|[-+]?1\.#\w+", re.IGNORECASE)
 # What a column is called in the last line above the numbers.
 _HEADINGS = (
-    ("dq", r"(d|sigma|s|sig|delta|res\w*)[ _]?q(dev)?|qdev|qsig\w*|q[ _]?(res|err|std)\w*|resolution"),
+    ("dq", r"(d|sigma|s|sig|delta|res\w*)[ _]?q(dev)?|qdev|qsig\w*|q[ _]?(res|err|std)\w*|resolution|dx"),
     (
         "sigma",
-        r"(d|sigma|s|sig|delta|e|err)[ _]?(i|int|intensity)(\(q\))?|i(dev|err|sd|sigma)|std.*|err.*|sigma|esd|unc.*",
+        r"(d|sigma|s|sig|delta|e|err|error|u|std|sd)[ _]?(i|int|intensity|y)?|i[ _]?(dev|err\w*|sd|sigma|std|unc\w*)"
+        r"|std.*|err[^%]*|esd|unc.*|\+/?-|s\.d\.|rms|noise",
     ),
-    ("q", r"q|s?_?vector|<?q>?|q[ _]?(a|å|nm|inv|1).*"),
-    ("intensity", r"i|i\(q\)|int\w*|cross.*|counts?|abs.*"),
+    ("q", r"q|q[ _-]?(vector|mean|value|a|å|nm|inv|1).*|s?_?vector|x"),
+    ("intensity", r"i|i\(q\)|int\w*|cross.*|counts?|abs.*|y"),
 )
+_XML_STARTS = b"<?xml", b"<SASroot", b"<!DOCTYPE", b"<!ENTITY", b"<html"
 
 
 def read_curve(path, unit=None, *, columns=None, entry=None):
@@ -79,9 +82,11 @@ def read_curves(path, unit=None, *, columns=None):
         if set(wanted) - set(COLUMNS) or len(set(wanted)) < len(wanted) or not {"q", "intensity"} <= set(wanted):
             raise ValueError(f"columns must name q and intensity, and may name sigma and dq; got {list(columns)}")
     start = path.open("rb").read(2048)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        start = start.decode("utf-16", "ignore").encode()
     if start.startswith((b"\x89HDF\r\n\x1a\n", b"CDF")):
         found = _read_nexus(path)
-    elif start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+    elif start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_XML_STARTS):
         found = _read_xml(path)
     else:
         return [_read_text(path, unit, columns)]
@@ -105,32 +110,24 @@ def _curve(path, unit, name, in_file, values, slit_length=None, notes=()):
 
 def _read_text(path, unit, columns):
     lines = _decoded(path).splitlines()
-    rows = [_numbers(line) for line in lines]
     pdh = path.suffix.lower() == ".pdh"
-    first, last = (5, None) if pdh else _block(path, rows)
+    first, values = _pdh_block(path, lines) if pdh else _block(path, lines, 6 if columns is None else len(columns))
+    header, notes = lines[:first], []
     if pdh:
-        try:
-            count = int(rows[2][0])
-        except (IndexError, TypeError, ValueError):
-            raise ValueError(f"{path}, line 3: a .pdh file has its number of points there") from None
-        last = first + count
-        widths = {len(row) if row else 0 for row in rows[first:last]}
-        if len(rows) < last or len(widths) != 1:
-            raise ValueError(f"{path}: line 3 promises {count} rows of equally many numbers from line 6 on")
-    values = np.array(rows[first:last], dtype=np.float64)
-    header = lines[:first]
-    if columns is None:
-        columns = _headings(header, values.shape[1]) or COLUMNS[: values.shape[1]]
-        if pdh:
-            columns = COLUMNS[:3]
+        columns = columns or COLUMNS[:3]
+    elif columns is None:
+        columns = _name_columns(path, header, values, notes)
     if any(columns[values.shape[1] :]):
         raise ValueError(f"{path} has {values.shape[1]} columns; got columns={list(columns)}")
     named = {name: values[:, i] for i, name in enumerate(columns[: values.shape[1]]) if name}
     found = find_units("\n".join(header))
     if len(found) > 1 and unit is None:
         raise ValueError(f"{path} names both 1/nm and 1/A above its numbers: say which is meant by unit=")
-    in_file = found.pop() if len(found) == 1 else "1/nm" if pdh else None
-    notes = ["q in nm^-1, as .pdh files have it"] if pdh and unit is None else []
+    in_file = found.pop() if len(found) == 1 else None
+    if pdh and in_file is None:
+        in_file = "1/nm"
+        if unit is None:
+            notes.append("q in nm^-1, as .pdh files have it")
     slit_length = None
     if "dq" in named:
         dq = named["dq"]
@@ -138,12 +135,45 @@ def _read_text(path, unit, columns):
             slit_length = -dq[0]
             del named["dq"]
             notes.append(f"column dq is the slit length, {slit_length:g} in the unit of q")
-        elif np.median(dq) > np.median(named["q"]):
+        elif np.nanmedian(dq) > np.nanmedian(named["q"]):
             raise ValueError(
                 f"{path}: column {list(columns).index('dq') + 1} is larger than q and cannot be its "
                 "resolution; say what the columns are, as in columns=('q', 'intensity', '', 'sigma')"
             )
+    if "sigma" in named and (named["sigma"] == -1).all():  # how some programs say that there is none
+        del named["sigma"]
     return _curve(path, unit, path.stem, in_file, named, slit_length, notes)
+
+
+def _pdh_block(path, lines):
+    """Number of the first line of a .pdh file's table, and the table."""
+    rows = [_numbers(line) for line in lines]
+    try:
+        count = int(rows[2][0])
+    except (IndexError, TypeError, ValueError):
+        raise ValueError(f"{path}, line 3: a .pdh file has its number of points there") from None
+    table = rows[5 : 5 + count]
+    if len(table) < count or len({len(row) if row else 0 for row in table}) != 1 or not table[0]:
+        raise ValueError(f"{path}: line 3 promises {count} rows of equally many numbers from line 6 on")
+    return 5, np.array(table)
+
+
+def _name_columns(path, header, values, notes):
+    """Names of the columns by the header, or by their order where it has none."""
+    count = values.shape[1]
+    found = _headings(header, count)
+    if found is not None:
+        names, words = found
+        if "q" not in names or "intensity" not in names:
+            raise ValueError(
+                f"{path}: of the columns {', '.join(words)} none is called q, or none intensity; name them by columns="
+            )
+        notes += [f"column {word!r} is not used" for name, word in zip(names, words, strict=True) if not name]
+        return names
+    if count > 2 and (np.diff(values[:, 0]) == 1).all():
+        raise ValueError(f"{path}: column 1 counts the rows; say what the columns are by columns=")
+    notes += [f"column {i + 1} is not used" for i in range(len(COLUMNS), count)]
+    return COLUMNS[:count]
 
 
 def _decoded(path):
@@ -158,59 +188,90 @@ def _decoded(path):
     raise AssertionError("latin-1 decodes anything")
 
 
-def _numbers(line):
-    """The numbers of a line, or None if it holds anything else."""
-    line = line.strip().rstrip(";,")
+def _tokens(line):
+    """The words of a line of a table, with decimal points; None if points and commas are mixed."""
+    line = re.sub(r"(?<=[\d\s])[#!].*", "", line).strip()
     if ";" in line or "\t" in line:
-        tokens = re.split(r"\s*[;\t]\s*|\s+", line)
-        decimal_comma = True
-    elif re.search(r",\s", line) or not re.search(r"\s", line):
-        tokens, decimal_comma = re.split(r"\s*,\s*", line), False
+        words, comma = re.split(r"\s*;\s*" if ";" in line else r" *\t *", line), True
+        words = [word for part in words for word in (part.split() if " " in part else [part])]
+    elif re.search(r",\s|,,|,$", line) or not re.search(r"\s", line):
+        words, comma = re.split(r"\s*,\s*", line), False
     else:
-        tokens, decimal_comma = line.split(), True
-    if decimal_comma:
-        tokens = [token.replace(",", ".") for token in tokens]
-    if not tokens or not all(_NUMBER.fullmatch(token) for token in tokens):
+        words, comma = line.split(), True
+    words = [word.strip("\"'") for word in words]
+    if comma and any("," in word for word in words):
+        if any("." in word for word in words if "#" not in word):
+            return None
+        words = [word.replace(",", ".") for word in words]
+    return words
+
+
+def _numbers(line):
+    """The numbers of a line, NaN where one is missing, or None if it holds anything else."""
+    words = _tokens(line)
+    if not words or not any(_NUMBER.fullmatch(word) for word in words):
         return None
-    return [
-        float(re.sub("[dD]", "e", token)) if token[-1:].isdigit() or "." in token else float(token) for token in tokens
-    ]
+    if not all(_NUMBER.fullmatch(word) or _MISSING.fullmatch(word) for word in words):
+        return None
+    return [float(word.lower().replace("d", "e")) if _NUMBER.fullmatch(word) else np.nan for word in words]
 
 
-def _block(path, rows):
-    """First and last line (exclusive) of the longest run of rows of two to six numbers."""
-    best, start = (0, 0), 0
-    for i in range(1, len(rows) + 1):
-        same = i < len(rows) and rows[i] is not None and rows[start] is not None and len(rows[i]) == len(rows[start])
-        if not same:
-            if rows[start] is not None and 2 <= len(rows[start]) and i - start > best[1] - best[0]:
-                best = (start, i)
-            start = i
-    if best[1] - best[0] < 5:
-        raise ValueError(f"{path} holds no block of five rows or more with two to six numbers each")
-    if len(rows[best[0]]) > 6:
-        raise ValueError(f"{path}, line {best[0] + 1}: {len(rows[best[0]])} columns; name those to read by columns=")
-    rest = sum(row is not None and len(row) == len(rows[best[0]]) for row in rows[best[1] :])
-    if rest > 1:
-        line = next(i for i in range(best[1], len(rows)) if rows[i] is None or len(rows[i]) != len(rows[best[0]])) + 1
-        raise ValueError(f"{path}, line {line}: the rows of numbers break off here and go on later; mend the file")
-    return best
+def _block(path, lines, most):
+    """Number of the first line of the longest table of two columns or more, and the table.
+
+    Empty lines and comments inside are passed over. A line that might belong to the table and cannot be read, and rows
+    that go on behind one, are errors: nothing is lost without a word.
+    """
+    rows = {i: _numbers(line) for i, line in enumerate(lines) if line.strip() and line.strip()[0] not in "#!%"}
+    runs, width = [], 0
+    for i, row in rows.items():
+        if row is None or len(row) < 2:
+            width = 0
+        elif len(row) == width:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+            width = len(row)
+    best = max(runs, key=len, default=[])
+    if len(best) < 5:
+        raise ValueError(f"{path} holds no table of five rows or more with two to six numbers each")
+    width, places = len(rows[best[0]]), list(rows)
+    if width > most:
+        raise ValueError(f"{path}, line {best[0] + 1}: {width} columns; name those to read by columns=")
+    ends = places.index(best[0]) - 1, places.index(best[-1]) + 1
+    beside = {places[i] for i in ends if 0 <= i < len(places)}
+    odd = [i for i in places if i not in best and _might_belong(lines[i], rows[i], width, i in beside)]
+    if odd:
+        line = next((i for i in odd if rows[i] is None), odd[0])
+        raise ValueError(
+            f"{path}, line {line + 1}: {lines[line].strip()!r} is no row of the table beside it; mend the file"
+        )
+    table = np.array([rows[i] for i in best])
+    return best[0], table[:, ~np.isnan(table).all(axis=0)]
+
+
+def _might_belong(line, row, width, beside):
+    """Whether a line outside a table looks like one of its rows, damaged or cut off from it."""
+    if row is not None and len(row) == width:
+        return True
+    words = _tokens(line) or line.split()
+    numbers = sum(bool(re.fullmatch(r"[-+]?[\d.,]+([eEdD]?[-+]?\d+)?", word)) for word in words)
+    return (row is None or beside) and abs(len(words) - width) <= 1 and numbers >= max(2, width - 1)
 
 
 def _headings(header, count):
-    """Names of the columns, if the last lines of a header name as many as there are, q and intensity among them."""
+    """Names of the columns and their words, if one of the last lines of a header has as many; or None."""
     for line in reversed([line.strip(" \t#%;,|!/") for line in header if line.strip()][-3:]):
-        for separator in (r"\s*[|;\t,]\s*", r"\s{2,}", r"\s+"):
-            words = [
-                re.sub(r"\s*[\[(].*?[\])]\s*$|(?<=q)_.*", "", word.strip(" \"'")) for word in re.split(separator, line)
-            ]
-            words = words[-count:]
+        bare = re.sub(r"\s*[\[(][^\])]*[\])]", "", line)  # without units
+        for separator in (r"\s*[|]\s*", r"\s*[;\t,]\s*", r"\s{2,}", r"\s+"):
+            words = [re.sub(r"(?<=q)[_/].*", "", word.strip(" \"'<>")) for word in re.split(separator, bare)]
+            words = words[-count:] if "|" in separator else words  # a sentence may stand before the first bar
             names = [
                 next((name for name, pattern in _HEADINGS if re.fullmatch(pattern, word, re.IGNORECASE)), "")
                 for word in words
             ]
-            if len(words) == count and {"q", "intensity"} <= set(names):
-                return [name if name not in names[:i] else "" for i, name in enumerate(names)]
+            if len(words) == count and len(set(names) & {"q", "intensity", "sigma"}) >= min(2, count):
+                return [name if name not in names[:i] else "" for i, name in enumerate(names)], words
     return None
 
 
@@ -231,15 +292,20 @@ def _read_xml(path):
     for entry in (element for element in root.iter() if tag(element) == "SASentry"):
         title = next((one.text for one in entry if tag(one) == "Title" and one.text), None)
         for data in (element for element in entry.iter() if tag(element) == "SASdata"):
-            rows, units = [], set()
+            rows, units, notes = [], {"Q": set(), "Qdev": set()}, []
             for row in (element for element in data if tag(element) == "Idata"):
                 cells = {tag(cell): cell for cell in row}
-                if "Q" in cells:
-                    units.add(cells["Q"].get("unit", ""))
+                for name in units.keys() & cells.keys():
+                    units[name].add(cells[name].get("unit", ""))
                 rows.append({name: _number(path, cells[name]) for name in _XML if name in cells})
+                if not notes and cells.keys() & {"dQw", "dQl"}:
+                    notes.append("the slit widths dQw and dQl of the file are not used: give slit_length= to a Curve")
             if rows:
                 name = data.get("name") or entry.get("name") or title or path.stem
-                found.append((name.strip(), _one_unit(path, units), _columns(path, rows)))
+                unit, of_dq = (_one_unit(path, units[key]) for key in ("Q", "Qdev"))
+                if of_dq not in (None, unit):
+                    raise ValueError(f"{path}: Q is in {unit} and Qdev in {of_dq}; write both in one unit")
+                found.append((name.strip(), unit, _columns(path, rows), None, notes))
     return _distinct(found)
 
 
@@ -254,10 +320,10 @@ def _number(path, cell):
 
 
 def _columns(path, rows):
-    there = set.intersection(*(set(row) for row in rows))
-    if not {"Q", "I"} <= there:
+    if not all({"Q", "I"} <= set(row) for row in rows):
         raise ValueError(f"{path}: every Idata needs Q and I")
-    return {_XML[name]: [row[name] for row in rows] for name in _XML if name in there}
+    there = set().union(*rows)
+    return {_XML[name]: [row.get(name, np.nan) for row in rows] for name in _XML if name in there}
 
 
 def _one_unit(path, units):
@@ -265,8 +331,11 @@ def _one_unit(path, units):
     names = {unit for unit in units if unit and unit.strip()}
     if not names:
         return None
-    found = set().union(*(find_units(name) for name in names))
-    if len(found) != 1 or any(not find_units(name) for name in names):
+    try:
+        found = {check_unit(name) for name in names}
+    except ValueError:
+        found = set()
+    if len(found) != 1:
         raise ValueError(f"{path}: q is in {' and '.join(sorted(names))}, which is neither 1/nm nor 1/A")
     return found.pop()
 
@@ -295,23 +364,27 @@ def _class(group):
 
 
 def _nexus_data(path, group):
-    there = group.variables
-    if "Q" not in there or "I" not in there or there["Q"].ndim != 1 or there["I"].shape != there["Q"].shape:
+    there, notes = group.variables, []
+    if "Q" not in there or "I" not in there:
+        raise ValueError(f"{path}: {group.path} has {', '.join(there)}, and needs Q and I")
+    if there["Q"].ndim != 1 or there["I"].shape != there["Q"].shape:
         raise ValueError(f"{path}: {group.path} needs Q and I of one dimension; images have to be averaged first")
     names = {"q": "Q", "intensity": "I"}
     for column, of, attribute in (("sigma", "I", "uncertainties"), ("dq", "Q", "resolutions")):
-        name = str(getattr(there[of], attribute, getattr(group, f"{of}_{attribute}", f"{of}dev")))
-        if name in there:
-            names[column] = name
+        named = getattr(there[of], attribute, getattr(group, f"{of}_{attribute}", f"{of}dev"))
+        several = (
+            re.split(r"[,\s]+", named.strip()) if isinstance(named, str) else [str(name) for name in np.ravel(named)]
+        )
+        if len(several) == 1 and several[0] in there:
+            names[column] = several[0]
+        elif len(several) > 1 or several[0] != f"{of}dev":
+            notes.append(f"{attribute} {', '.join(several)} of the file are not used")
     values = {column: np.asarray(there[name][:], dtype=np.float64) for column, name in names.items()}
     unit = _one_unit(path, {str(getattr(there["Q"], "units", ""))})
-    factors = {
-        "q": unit,
-        "dq": _one_unit(path, {str(getattr(there[names["dq"]], "units", ""))}) if "dq" in names else unit,
-    }
-    if factors["dq"] not in (unit, None):
-        raise ValueError(f"{path}: {group.path} has Q in {unit} and its resolution in {factors['dq']}")
-    return group.parent.name if group.parent.name != "/" else path.stem, unit, values
+    of_dq = _one_unit(path, {str(getattr(there[names["dq"]], "units", ""))}) if "dq" in names else None
+    if of_dq not in (None, unit):
+        raise ValueError(f"{path}: {group.path} has Q in {unit} and its resolution in {of_dq}")
+    return group.parent.name if group.parent.name != "/" else path.stem, unit, values, None, notes
 
 
 def _distinct(found):

@@ -6,12 +6,14 @@ Every family is a function of :math:`k = aq` alone, so that the scaling paramete
 name       :math:`\Gamma(k)`, not normalised                           shape parameters
 =========  ==========================================================  =====================================
 paper      :math:`(1 + k^8)^{-2}`, Eq. (7)                             none
-power      :math:`(1 + k^m)^{-n}`, with :math:`mn > 5`                 m, n
+power      :math:`(1 + k^m)^{-n}`, with :math:`mn \ge 6`              m, n
 peak       of the correlation :math:`e^{-r/\kappa} \sin(r)/r`          coherence :math:`\kappa`
 =========  ==========================================================  =====================================
 
-The second is smooth enough for interfaces of finite area if :math:`mn > 5`. The third is that of Teubner and Strey
-(1987), J. Chem. Phys. 87, 3195: it peaks near :math:`k = 1`, and its interfaces are rough, without a finite area.
+The second is smooth enough for interfaces of finite area if :math:`mn > 5`; below 6 the tables here do not resolve it.
+The third is the correlation of Teubner and Strey (1987), J. Chem. Phys. 87, 3195, here that of the *field*: for
+:math:`\kappa > 1` the density peaks at :math:`k = \sqrt{1 - \kappa^{-2}}`. Its interfaces are rough, without a finite
+area, and the intensity falls as :math:`q^{-3.5}`.
 """
 
 from dataclasses import dataclass
@@ -91,9 +93,9 @@ def check_shape(family, shape):
     for name, value in values.items():
         if not known[name].lower <= value <= known[name].upper:
             raise ValueError(f"{name} must lie in [{known[name].lower:g}, {known[name].upper:g}]; got {value:g}")
-    if family == "power" and values["m"] * values["n"] <= 5:
+    if family == "power" and values["m"] * values["n"] < 6:
         raise ValueError(
-            f"m n must exceed 5, or the interfaces have no finite area; got m n = {values['m'] * values['n']:g}"
+            f"m n must be 6 or more (at 5 the interfaces have no finite area); got m n = {values['m'] * values['n']:g}"
         )
     return values
 
