@@ -205,33 +205,37 @@ def analyse(
         raise ValueError(f"phases must be 2 here; got {phases!r}")
     settings = _settings(spectral_density, shape, scaling_parameter, porosity, smoothing_length)
     used, remarks = _prepare(curve, q_range, relative_error)
-    rng = np.random.default_rng(seed)
-    model = Model(used, settings)
-    sigma = used.sigma
-    x, best, log_evidence, effective = level_cut_fit.fit(model, used.intensity, sigma, rng)
+    analysis = _infer(used, settings, np.random.default_rng(seed), remarks)
+    if not analysis.reliable:
+        reasons = " ".join(analysis.warnings)
+        warnings.warn(f"{used.name or 'the curve'}: do not trust this result. {reasons}", AnalysisWarning, stacklevel=2)
+    return analysis
 
-    linear = marginalise(model(best[np.newaxis]), used.intensity, sigma)
-    chi_square, freedom = float(linear.chi_square[0]), used.q.size - 2 - best.size
-    fitted = linear.mean_intensity + linear.prefactor[0] * (model(best[np.newaxis])[0] - linear.mean_signal[0])
-    drawn = marginalise(model(x), used.intensity, sigma)
+
+def _infer(curve, settings, rng, remarks):
+    """The analysis of a curve that `_prepare` returns."""
+    model, data = Model(curve, settings), (curve.intensity, curve.sigma)
+    x, best, log_evidence, effective = level_cut_fit.fit(model, *data, rng)
+    signal = model(best[np.newaxis])
+    linear = marginalise(signal, *data)
+    fitted = linear.mean_intensity + linear.prefactor[0] * (signal[0] - linear.mean_signal[0])
+    drawn = marginalise(model(x), *data)
     prefactor = drawn.prefactor + drawn.prefactor_sd * rng.standard_normal(len(x))
     level = drawn.mean_intensity + drawn.mean_sd * rng.standard_normal(len(x))
     background = level - prefactor * drawn.mean_signal
     samples = _samples(settings, x)
-    flat = np.sum(((used.intensity - linear.mean_intensity) / sigma) ** 2)
+    chi_square, freedom = float(linear.chi_square[0]), curve.q.size - 2 - best.size
+    flat = np.sum(((curve.intensity - linear.mean_intensity) / curve.sigma) ** 2)
     found = {
-        "chi_square": chi_square, "freedom": freedom, "residuals": (used.intensity - fitted) / sigma,
-        "gain": flat - chi_square, "effective": effective, "fit": fitted, "background": np.median(background),
+        "chi_square": chi_square, "freedom": freedom, "residuals": (curve.intensity - fitted) / curve.sigma,
+        "drop": flat - chi_square, "effective": effective, "fit": fitted, "background": np.median(background),
         "prefactor": linear.prefactor[0],
     }  # fmt: skip
-    severe, mild = _judge(used, settings, samples, found)
-    severe += [note for note in used.notes if "contradicts" in note]
-    if severe:
-        message = f"{used.name or 'the curve'}: do not trust this result. {' '.join(severe)}"
-        warnings.warn(message, AnalysisWarning, stacklevel=2)
-    bic = chi_square + (best.size + 2) * np.log(used.q.size)
+    severe, mild = _judge(curve, settings, samples, found)
+    severe += [note for note in curve.notes if "contradicts" in note]
+    bic = chi_square + (best.size + 2) * np.log(curve.q.size)
     return Analysis(
-        used, settings, samples, prefactor / level_cut.PAPER_SCALE, background, fitted, chi_square, freedom,
+        curve, settings, samples, prefactor / level_cut.PAPER_SCALE, background, fitted, chi_square, freedom,
         log_evidence, bic, effective, severe + mild + remarks, not severe,
     )  # fmt: skip
 
@@ -397,7 +401,7 @@ def _judge(curve, settings, samples, found):
         )
     if found["prefactor"] <= 0:
         severe.append("The curve rises with q, so no level cut scatters like it. Look at the curve and its background.")
-    if found["gain"] < _SEEN:
+    if found["drop"] < _SEEN:
         severe.append("The curve does not differ from a flat background. Measure longer, or check the background.")
     for name, limits in settings.limits_by_name.items():
         values, logarithmic = samples[name], name != "porosity"

@@ -154,18 +154,18 @@ def _loss(gamma):
 
 
 def autocovariance(loss, porosity):
-    """C(r) of the level cut, from 1 - g; (n_r,) ndarrays."""
-    t, variance = ndtri(porosity), porosity * (1 - porosity)
+    """C of the level cut of a field with correlation g, from 1 - g; ndarrays of any shape."""
+    t, variance, g_is_large = ndtri(porosity), porosity * (1 - porosity), loss < 0.5
     # Where g is near one, what C has lost is integrated from the other end, so that it keeps its digits.
-    near = loss < 0.5
-    covariance = np.empty_like(loss)
-    angle = 2 * np.arcsin(np.sqrt(loss[near] / 2))[:, np.newaxis] / 2  # arccos g, halved
-    covariance[near] = variance - np.exp(-(t**2) / (1 + np.cos(angle * (1 + _NODES)))) @ _WEIGHTS * angle[:, 0] / (
-        2 * np.pi
+    half = (
+        np.where(g_is_large, 2 * np.arcsin(np.sqrt(np.clip(loss, 0, 1) / 2)), np.arcsin(np.clip(1 - loss, -1, 1))) / 2
     )
-    angle = np.arcsin(1 - loss[~near])[:, np.newaxis] / 2
-    covariance[~near] = np.exp(-(t**2) / (1 + np.sin(angle * (1 + _NODES)))) @ _WEIGHTS * angle[:, 0] / (2 * np.pi)
-    return covariance
+    total = np.zeros_like(half)
+    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+        angle = half * (1 + node)
+        total += weight * np.exp(-(t**2) / (1 + np.where(g_is_large, np.cos(angle), np.sin(angle))))
+    total *= half / (2 * np.pi)
+    return np.where(g_is_large, variance - total, total)
 
 
 def log_transform(loss, porosity):
