@@ -13,7 +13,7 @@ from pathlib import Path
 _EPILOG = """
 For each curve a picture (.png), a NetCDF file with draws, curve and fit, and a row of results.csv are written. Curves
 that are finished are not analysed again with the same arguments. Exit status: 0 if every result is reliable, 3 if some
-are not, 1 if a file could not be analysed.
+are not, 1 if a file could not be analysed, 130 after an interrupt.
 """
 
 

@@ -76,6 +76,8 @@ def test_scale_and_background_do_not_matter():
     others = {
         "bright": gx.Curve(curve.q, 1e6 * curve.intensity, 1e6 * curve.sigma, curve.dq),
         "dim": gx.Curve(curve.q, 1e-6 * curve.intensity, 1e-6 * curve.sigma, curve.dq),
+        "very dim": gx.Curve(curve.q, 1e-180 * curve.intensity, 1e-180 * curve.sigma, curve.dq),
+        "very bright": gx.Curve(curve.q, 1e150 * curve.intensity, 1e150 * curve.sigma, curve.dq),
         "background": gx.Curve(curve.q, curve.intensity + curve.intensity.max() / 100, curve.sigma, curve.dq),
         "angstrom": gx.Curve(curve.q / 10, curve.intensity, curve.sigma, curve.dq / 10, unit="1/A"),
     }
@@ -180,6 +182,10 @@ def test_warnings_name_the_reason():
     contradicted = gx.Curve(curve.q, curve.intensity, curve.sigma, curve.dq, notes=["the file contradicts"])
     text, reliable = reasons(contradicted)
     assert "contradicts" in text and not reliable
+    pinned = curve.sigma.copy()
+    pinned[60] = 1e-9 * curve.intensity[60]
+    text, reliable = reasons(gx.Curve(curve.q, curve.intensity, pinned, curve.dq))
+    assert "so precise that it rules the fit" in text and not reliable
     loud = gx.Curve(curve.q, curve.intensity + 1e6 * curve.intensity.max(), curve.sigma, curve.dq)
     assert not reasons(loud)[1]
 

@@ -439,6 +439,12 @@ def _judge(curve, settings, samples, found):
         severe.append(
             f"The draws are worth only {found['effective']:.0f} independent ones: try another seed or a smaller prior."
         )
+    precision = (curve.intensity / curve.sigma) ** 2
+    if precision.max() > 0.5 * precision.sum():
+        severe.append(
+            f"The point at q = {curve.q[precision.argmax()]:.4g} nm^-1 is stated to be so precise that it rules the "
+            "fit. Check its sigma."
+        )
     share = np.mean(found["background"] > 0.9 * np.abs(found["fit"]))
     if share > 0.9:
         severe.append("The background is nine tenths of nearly all intensities. Subtract what is known of it.")

@@ -164,7 +164,8 @@ def marginalise(signal, intensity, sigma):
     -------
     Linear
     """
-    weights = sigma**-2.0
+    scale = np.abs(intensity).max()  # whatever the unit of the intensity
+    intensity, weights = intensity / scale, (sigma / scale) ** -2.0
     total = weights.sum()
     mean_intensity = weights @ intensity / total
     mean_signal = signal @ weights / total
@@ -175,7 +176,10 @@ def marginalise(signal, intensity, sigma):
         chi_square = np.sum(weights * (rest - prefactor[:, np.newaxis] * away) ** 2, axis=1)
         log_likelihood = -chi_square / 2 - np.log(total * square) / 2 - np.log(np.abs(prefactor))
     log_likelihood = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
-    return Linear(prefactor, square**-0.5, mean_signal, mean_intensity, total**-0.5, chi_square, log_likelihood)
+    return Linear(
+        scale * prefactor, scale * square**-0.5, mean_signal, scale * mean_intensity, scale * total**-0.5, chi_square,
+        log_likelihood,
+    )  # fmt: skip
 
 
 def fit(model, intensity, sigma, rng):
