@@ -155,17 +155,20 @@ def _loss(gamma):
 
 def autocovariance(loss, porosity):
     """C of the level cut of a field with correlation g, from 1 - g; ndarrays of any shape."""
-    t, variance, g_is_large = ndtri(porosity), porosity * (1 - porosity), loss < 0.5
+    t, variance, large = ndtri(porosity), porosity * (1 - porosity), loss < 0.5
+
+    def integral(end, function):
+        """Of exp(-t^2 / (1 + function)) from 0 to end, over 2 pi."""
+        total, half = np.zeros_like(end), end / 2
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+            total += weight * np.exp(-(t**2) / (1 + function(half * (1 + node))))
+        return total * half / (2 * np.pi)
+
+    covariance = np.empty_like(loss)
+    covariance[~large] = integral(np.arcsin(1 - loss[~large]), np.sin)
     # Where g is near one, what C has lost is integrated from the other end, so that it keeps its digits.
-    half = (
-        np.where(g_is_large, 2 * np.arcsin(np.sqrt(np.clip(loss, 0, 1) / 2)), np.arcsin(np.clip(1 - loss, -1, 1))) / 2
-    )
-    total = np.zeros_like(half)
-    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-        angle = half * (1 + node)
-        total += weight * np.exp(-(t**2) / (1 + np.where(g_is_large, np.cos(angle), np.sin(angle))))
-    total *= half / (2 * np.pi)
-    return np.where(g_is_large, variance - total, total)
+    covariance[large] = variance - integral(2 * np.arcsin(np.sqrt(np.maximum(loss[large], 0) / 2)), np.cos)
+    return covariance
 
 
 def log_transform(loss, porosity):
