@@ -142,16 +142,17 @@ def test_unknown_tier(function):
 
 
 def test_figures_are_the_same_from_run_to_run(root):
-    def draw(name):
+    def draw(name, tier):
         fig = Figure(figsize=(2, 2))
         fig.subplots().plot([0, 1], label="a")
-        return [path.read_bytes() for path in results.save_figure(fig, name, tier=QUICK)]
+        return [path.read_bytes() for path in results.save_figure(fig, name, tier=tier)]
 
-    first, second = draw("curve"), draw("curve")
-    assert first == second
-    assert first[0].startswith(b"%PDF") and first[1].startswith(b"\x89PNG")
-    assert b"quick tier" in first[1]
-    assert sorted(p.name for p in (root / "figures" / "quick").iterdir()) == ["curve.pdf", "curve.png"]
+    pdf, png = first = draw("curve", PAPER)
+    assert first == draw("curve", PAPER)
+    assert pdf.startswith(b"%PDF") and png.startswith(b"\x89PNG") and b"paper tier" in png
+    (png,) = draw("curve", QUICK)  # for a look, a picture will do
+    assert png.startswith(b"\x89PNG") and b"quick tier" in png
+    assert sorted(p.name for p in (root / "figures").rglob("*.*")) == ["curve.pdf", "curve.png", "curve.png"]
 
 
 def test_a_failed_figure_leaves_no_file(root):
