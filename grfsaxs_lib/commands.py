@@ -161,7 +161,7 @@ def _save_picture(found, path):
     from .files import moved_into_place
 
     with moved_into_place(path) as temporary:
-        found.plot().savefig(temporary, dpi=150, format="png")
+        found.plot().savefig(temporary, dpi=100, format="png")
 
 
 if __name__ == "__main__":
