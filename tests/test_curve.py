@@ -248,6 +248,14 @@ def test_pdh(tmp_path):
         gx.read_curve(path)
 
 
+def check_refusal(path, content, message):
+    """A file of this content is refused with this message, which names the file."""
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        gx.read_curve(path)
+    assert path.name in str(error.value)
+
+
 def cansas(unit="1/A", names=("one",), sigma=True, extra=""):
     entries = ""
     for name in names:
@@ -299,11 +307,7 @@ def test_cansas_xml(tmp_path):
     ],
 )
 def test_bad_xml(tmp_path, content, message):
-    path = tmp_path / "sample.xml"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message) as error:
-        gx.read_curve(path)
-    assert "sample.xml" in str(error.value)
+    check_refusal(tmp_path / "sample.xml", content.encode(), message)
 
 
 def test_nexus(tmp_path):
@@ -342,11 +346,7 @@ def test_nexus(tmp_path):
     ],
 )
 def test_bad_texts(tmp_path, content, message):
-    path = tmp_path / "sample.dat"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as error:
-        gx.read_curve(path)
-    assert "sample.dat" in str(error.value)
+    check_refusal(tmp_path / "sample.dat", content, message)
 
 
 def test_other_errors(tmp_path):

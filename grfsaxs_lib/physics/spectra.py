@@ -1,6 +1,7 @@
 r"""Spectral densities of Gaussian random fields, as families with names.
 
-Every family is a function of :math:`k = aq` alone, so that the scaling parameter a only stretches a structure.
+Every family is a function of :math:`k = aq` alone, so that the scaling parameter a changes the scale of a structure and
+nothing else.
 
 =========  ==========================================================  =====================================
 name       :math:`\Gamma(k)`, not normalised                           shape parameters
