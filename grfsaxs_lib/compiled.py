@@ -49,6 +49,9 @@ def share_out(work, n, block):
         Items in a slice: a fixed number, for the same result on any number of threads.
     """
     slices = iter([slice(start, min(start + block, n)) for start in range(0, n, block)])
+    if n <= block:  # no thread is worth its start
+        work(slices)
+        return
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
         for done in [pool.submit(work, slices) for _ in range(numba.get_num_threads())]:
             done.result()

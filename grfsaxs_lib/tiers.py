@@ -48,7 +48,7 @@ TIERS = {
         n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
         limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],
-        n_measured=300,
+        n_measured=800,
         rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=12,
         survey_grid_size=192, n_survey=18,
     ),

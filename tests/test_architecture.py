@@ -51,6 +51,7 @@ INSIDE = {
         "measure": {"keys", "block"},
         "store": {"keys", "block", "measure"},
         "reference": {"keys", "block", "measure"},
+        "shell_sums": {"keys", "block"},
     },
     "trees": {"training": set(), "model": set(), "samples": set(), "runs": {"training", "model", "samples"}},
     "emulator": {
@@ -69,7 +70,7 @@ INSIDE = {
         "curve_model": {"spline", "optimise", "settings"},
         "posterior": {"curve_model", "optimise", "spline"},
         "likelihood": {"curve_model", "optimise", "posterior", "settings"},
-        "smearing": set(),
+        "smearing": {"spline"},
         "filter_ratio": {"level_cut", "smearing"},
         "level_cut": {"filter_ratio"},
         "level_cut_fit": {"level_cut", "filter_ratio", "smearing"},

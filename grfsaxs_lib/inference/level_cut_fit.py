@@ -18,16 +18,17 @@ t distributions around what has been found.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from scipy import stats
-from scipy.ndimage import map_coordinates, spline_filter
+from scipy.ndimage import spline_filter
 from scipy.optimize import least_squares
 from scipy.special import ndtri
 
 from . import level_cut
 from .filter_ratio import log_filter_ratio
-from .smearing import smearing
+from .smearing import smeared, smearing
 
 _T = np.linspace(0, 2.6, 27)  # thresholds of a table; the curve is even in t
 _N_SHAPE = 11  # values of a shape parameter in a table
@@ -89,24 +90,26 @@ class Model:
 
     def __call__(self, x):
         """(n, n_q) ndarray: :math:`a^3 (Rf)` at coordinates (n, n_parameter)."""
-        log_s = x[:, 0, np.newaxis, np.newaxis] + self.log_points
-        signal = np.exp(3 * x[:, :1]) * np.einsum("nqk,qk->nq", np.exp(self._log_f(x, log_s)), self.weights)
+        first, step = level_cut.LOG_S[0], level_cut.LOG_S[1] - level_cut.LOG_S[0]
+        rows = self._coefficients(x)
+        signal = smeared(rows, first, step, x[:, 0], self.log_points, self.weights, -self.porod)
+        signal *= np.exp(3 * x[:, :1])
         if self.settings.smoothing_length:  # varies slowly with q, so that the resolution may be left out
             a = np.exp(x[:, :1])
             signal *= np.exp(log_filter_ratio(a * self.q, x[:, 1:2], self.settings.smoothing_length / a))
         return signal
 
-    def _log_f(self, x, log_s):
-        first, step = level_cut.LOG_S[0], level_cut.LOG_S[1] - level_cut.LOG_S[0]
-        inside = np.clip(log_s, first, level_cut.LOG_S[-1])
-        t = np.abs(ndtri(x[:, 1]))
-        rows = [(t - _T[0]) / (_T[1] - _T[0])]
+    def _coefficients(self, x):
+        """Of the splines of ln f over ln s, at a threshold and a shape."""
+        places = [np.abs(ndtri(x[:, 1])) / (_T[1] - _T[0])]
         for values, (low, high) in zip(x.T[2:], self.settings.limits[2:], strict=True):
-            rows.append(np.arccos(np.clip(1 - 2 * (values - low) / (high - low), -1, 1)) / np.pi * (_N_SHAPE - 1))
-        coordinates = [np.broadcast_to(row[:, np.newaxis, np.newaxis], log_s.shape) for row in rows]
-        at = np.array([*coordinates, (inside - first) / step])
-        log_f = map_coordinates(self.table, at, order=3, prefilter=False, mode="mirror")
-        return log_f - self.porod * (log_s - inside) * (log_s > inside)
+            places.append(np.arccos(np.clip(1 - 2 * (values - low) / (high - low), -1, 1)) / np.pi * (_N_SHAPE - 1))
+        taps = [_taps(place, size) for place, size in zip(places, self.table.shape, strict=False)]
+        rows = np.zeros((len(x), self.table.shape[-1]))
+        for chosen in product(*(zip(*each, strict=True) for each in taps)):
+            indices, weights = zip(*chosen, strict=True)
+            rows += np.prod(weights, axis=0)[:, np.newaxis] * self.table[indices]
+        return rows
 
     @property
     def porod(self):
@@ -135,7 +138,18 @@ def _table(spectral_density, shape):
         loss = level_cut.correlation_loss(spectral_density, chosen)
         for row, t in enumerate(_T):
             values[(row, *index)] = level_cut.log_transform(loss, stats.norm.cdf(-t))
-    return spline_filter(values, order=3, mode="mirror")
+    coefficients = spline_filter(values, order=3, mode="mirror")
+    return np.pad(coefficients, [*[(0, 0)] * (values.ndim - 1), (1, 1)], mode="reflect")
+
+
+def _taps(place, size):
+    """Indices and weights, four of each, of the spline coefficients at some places of an axis with mirrored ends."""
+    first = np.clip(place.astype(int), 0, size - 2)
+    x = place - first
+    y = 1 - x
+    indices = np.abs(first + np.arange(-1, 3)[:, np.newaxis])
+    indices = np.where(indices > size - 1, 2 * (size - 1) - indices, indices)
+    return indices, np.array([y**3, 4 - 6 * x**2 + 3 * x**3, 4 - 6 * y**2 + 3 * y**3, x**3]) / 6
 
 
 @dataclass(frozen=True)

@@ -138,22 +138,31 @@ def phase_map(field, *, porosity, layer_fraction=0.0, smoothing_sigma=2.0, overw
 
 def cut(kernels, field, porosity, layer_fraction, sigma, overwrite_field):
     """What `phase_map` does once its arguments are checked."""
-    n_pore_and_layer = round(float(porosity) * field.size)
-    n_pore = round(float(porosity * (1 - layer_fraction)) * field.size)
-
+    n_pore, n_pore_and_layer = counts_of(porosity, layer_fraction, field.size)
     (threshold,) = kernels.order_statistics(field, [n_pore_and_layer])
     if sigma == 0:
         return kernels.classify(field, threshold, threshold)
-    binary = kernels.binarise(field, threshold)
     scratch = field if overwrite_field and field.flags.c_contiguous else None
-    first = _first_width(kernels, binary, sigma, n_pore / field.size) if layer_fraction else 0
+    return second_cut(kernels, kernels.binarise(field, threshold), n_pore, n_pore_and_layer, sigma, scratch)
+
+
+def counts_of(porosity, layer_fraction, size):
+    """How many of `size` voxels are pore, and pore or layer."""
+    return round(float(porosity * (1 - layer_fraction)) * size), round(float(porosity) * size)
+
+
+def second_cut(kernels, binary, n_pore, n_pore_and_layer, sigma, scratch=None):
+    """Smooth a first cut, and cut it at its own quantiles; `binary` and `scratch`, of float32, are overwritten."""
+    layered = n_pore < n_pore_and_layer
+    first = _first_width(kernels, binary, sigma, n_pore / binary.size) if layered else 0
     for width in _WIDTHS[first:]:
         smoothed = _smooth(kernels, binary, sigma, width, out=scratch if width[1] == np.float32 else None)
         lower, upper = kernels.order_statistics(smoothed, [n_pore, n_pore_and_layer])
         if n_pore == 0 or _trusted(lower, width):
             return kernels.classify(smoothed, lower, upper, out=binary)
         del smoothed
+    porosity = n_pore_and_layer / binary.size
     raise ValueError(
-        f"porosity {porosity:g} with layer_fraction {layer_fraction:g} cuts deeper than 37 smoothing_sigma of "
-        f"{sigma:g} voxels into the pores, where the filter underflows; use a larger smoothing_sigma"
+        f"porosity {porosity:.4g} with layer_fraction {1 - n_pore / n_pore_and_layer:.4g} cuts deeper than 37 "
+        f"smoothing_sigma of {sigma:g} voxels into the pores, where the filter underflows; use a larger smoothing_sigma"
     )
