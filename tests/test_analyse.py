@@ -10,7 +10,7 @@ import pytest
 import grfsaxs_lib as gx
 from grfsaxs_lib import commands
 from grfsaxs_lib.datasets import reference
-from grfsaxs_lib.inference import analyse, level_cut_fit
+from grfsaxs_lib.inference import analyse, level_cut_model, marginal_fit
 
 Q = np.geomspace(0.1, 2.5, 120)
 
@@ -209,9 +209,9 @@ def test_porosities_above_one_half():
 def test_marginal_likelihood():
     """Prefactor and background by a sum over a grid, prior 1/A; their integral as the module approximates it."""
     curve = measurement(np.random.default_rng(15), 4.0, 0.3, prefactor=1e-8)
-    settings = level_cut_fit.Settings("paper", {}, (0.2, 50.0), (0.02, 0.5))
-    signal = level_cut_fit.Model(curve, settings)(np.array([[np.log(4.0), 0.3], [np.log(4.02), 0.305]]))
-    linear = level_cut_fit.marginalise(signal, curve.intensity, curve.sigma)
+    settings = level_cut_model.Settings("paper", {}, (0.2, 50.0), (0.02, 0.5))
+    signal = level_cut_model.Model(curve, settings)(np.array([[np.log(4.0), 0.3], [np.log(4.02), 0.305]]))
+    linear = marginal_fit.marginalise(signal, curve.intensity, curve.sigma)
     sums = []
     for one, best in zip(signal, linear.prefactor, strict=True):
         background = linear.mean_intensity - best * (curve.sigma**-2 @ one) / np.sum(curve.sigma**-2)
@@ -220,7 +220,7 @@ def test_marginal_likelihood():
         fit = a[:, np.newaxis, np.newaxis] * one[::7] + b[:, np.newaxis]
         chi = np.sum(((curve.intensity[::7] - fit) / curve.sigma[::7]) ** 2, axis=-1)
         sums.append(np.log(np.sum(np.exp(-(chi - chi.min()) / 2) / a[:, np.newaxis])) - chi.min() / 2)
-    few = level_cut_fit.marginalise(signal[:, ::7], curve.intensity[::7], curve.sigma[::7]).log_likelihood
+    few = marginal_fit.marginalise(signal[:, ::7], curve.intensity[::7], curve.sigma[::7]).log_likelihood
     steps = np.log(linear.prefactor[1] / linear.prefactor[0])  # of the grid over A
     assert few[1] - few[0] == pytest.approx(sums[1] - sums[0] + steps, abs=0.02)
 
@@ -268,9 +268,9 @@ def test_other_families():
 
 def test_table_of_a_model():
     """Splines in the table against the closed form itself: 3e-4 and better."""
-    settings = level_cut_fit.Settings("power", {"m": (3.0, 8.0), "n": 2.0}, (0.2, 50.0), (0.02, 0.5))
+    settings = level_cut_model.Settings("power", {"m": (3.0, 8.0), "n": 2.0}, (0.2, 50.0), (0.02, 0.5))
     curve = gx.Curve(Q, np.ones_like(Q), np.ones_like(Q))
-    model = level_cut_fit.Model(curve, settings)
+    model = level_cut_model.Model(curve, settings)
     for a, porosity, m in ((0.5, 0.03, 3.1), (4.0, 0.31, 5.0), (20.0, 0.49, 7.9)):
         found = model(np.array([[np.log(a), porosity, np.log(m)]]))[0]
         shape = {"spectral_density": "power", "shape": {"m": m, "n": 2.0}}

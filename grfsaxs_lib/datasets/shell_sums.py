@@ -191,6 +191,37 @@ def write(case, level, first, found, device="cpu"):
     _list_files()
 
 
+def load(level):
+    """All structures of a level that are there, of both cases, those of each in the order of their indices.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``structure`` and, of coarse ones, ``control`` (n_sample, 3, n_shell) of `TERMS`; the parameters (n_sample,);
+        ``index`` and ``case``, the position in `CASE_NAMES`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    block.DamagedError
+        If a file is missing or is not the one that is listed.
+    """
+    names = ["structure", *(["control"] if level == "coarse" else []), *PARAMETERS, "index"]
+    parts = []
+    for name, digest in sorted(_listed().items()):
+        case, found, *_ = block.parse_name(name)
+        if found == level:
+            path = directory() / name
+            if not path.exists() or _digest(path) != digest:
+                raise block.DamagedError(f"{path} is not the file that {_MANIFEST} lists; restore it from git")
+            _, arrays = block.read(path, names, required=())
+            parts.append(arrays | {"case": np.full(len(arrays["index"]), CASE_NAMES.index(case))})
+    if not parts:
+        raise FileNotFoundError(f"no shell sums of {level} structures in {directory()}")
+    return {name: np.concatenate([part[name].astype(float) for part in parts]) for name in parts[0]}
+
+
 def _listed():
     """SHA-256 of each file, by its name."""
     path = directory() / _MANIFEST

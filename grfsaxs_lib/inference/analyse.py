@@ -14,9 +14,10 @@ from ..files import moved_into_place, package_version
 from ..measurement.curve import Curve
 from ..parameters import VARIABLES
 from ..physics.spectra import FAMILIES, check_shape, density_of
-from . import level_cut, level_cut_fit
+from . import level_cut, marginal_fit
 from .filter_ratio import LARGEST_RATIO
-from .level_cut_fit import Model, Settings, marginalise
+from .level_cut_model import Model, Settings
+from .marginal_fit import marginalise
 
 LIMITS = {"scaling_parameter": (0.2, 50.0), "porosity": (0.02, 0.5)}
 """Ranges of the prior by default [nm, 1]."""
@@ -215,7 +216,7 @@ def analyse(
 def _infer(curve, settings, rng, remarks):
     """The analysis of a curve that `_prepare` returns."""
     model, data = Model(curve, settings), (curve.intensity, curve.sigma)
-    x, best, log_evidence, effective = level_cut_fit.fit(model, *data, rng)
+    x, best, log_evidence, effective = marginal_fit.fit(model, *data, rng)
     signal = model(best[np.newaxis])
     linear = marginalise(signal, *data)
     fitted = linear.mean_intensity + linear.prefactor[0] * (signal[0] - linear.mean_signal[0])

@@ -171,10 +171,28 @@ def autocovariance(loss, porosity):
     return covariance
 
 
+def cross_covariance(loss, porosity, other):
+    """Covariance of the solids of two level cuts of one field, of different porosities, from 1 - g.
+
+    Where the thresholds are t and u, it is the integral of :math:`\\exp[-(t^2 + u^2 - 2tu \\sin\\varphi) /
+    (2\\cos^2\\varphi)] / 2\\pi` from 0 to arcsin g.
+    """
+    t, u, half = ndtri(porosity), ndtri(other), np.arcsin(1 - loss) / 2
+    total = np.zeros_like(loss)
+    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+        phi = half * (1 + node)
+        total += weight * np.exp(-(t**2 + u**2 - 2 * t * u * np.sin(phi)) / (2 * np.cos(phi) ** 2))
+    return total * half / (2 * np.pi)
+
+
+def transform(covariance):
+    """f at the nodes `LOG_S` of ln(aq), (n_s,) ndarray, from a covariance at the distances of the grid."""
+    return ((2 * np.pi / _S) ** 1.5 * _transform(_R**1.5 * covariance))[_THINNED]
+
+
 def log_transform(loss, porosity):
     """ln f at the nodes `LOG_S` of ln(aq), (n_s,) ndarray, for 1 - g."""
-    f = (2 * np.pi / _S) ** 1.5 * _transform(_R**1.5 * autocovariance(loss, porosity))
-    return np.log(f[_THINNED])
+    return np.log(transform(autocovariance(loss, porosity)))
 
 
 def interpolate(log_f, log_s):

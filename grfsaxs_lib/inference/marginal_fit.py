@@ -1,13 +1,14 @@
-r"""The posterior of a measured curve under the closed form of a level cut.
+r"""The posterior of a measured curve under a model of its shape.
 
 The measured intensity is taken for
 
 .. math:: y_i = A\,(RF)_i(\theta) + B + n_i ,
 
-with the closed form F of `level_cut`, the resolution R of the instrument (`smearing`), an unknown prefactor A, a flat
-background B and normal noise of known standard deviation. A and B enter linearly. B is integrated out with a flat
-prior, A with the prior 1/A, taken at its best value: right where A is known to a few per cent. With :math:`X = (RF,
-1)`, weights :math:`C^{-1} = \mathrm{diag}\,\sigma^{-2}` and the least-squares :math:`\hat A`,
+with the intensity F of a model (`level_cut_model`, `three_phase_model`), the resolution R of the instrument
+(`smearing`), an unknown prefactor A, a flat background B and normal noise of known standard deviation. A and B enter
+linearly. B is integrated out with a flat prior, A with the prior 1/A, taken at its best value: right where A is known
+to a few per cent. With :math:`X = (RF, 1)`, weights :math:`C^{-1} = \mathrm{diag}\,\sigma^{-2}` and the
+least-squares :math:`\hat A`,
 
 .. math:: \ln L(\theta) = -\tfrac12 \chi^2_{\min} - \tfrac12 \ln\det X^T C^{-1} X - \ln |\hat A| .
 
@@ -17,139 +18,13 @@ t distributions around what has been found.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
 
 import numpy as np
 from scipy import stats
-from scipy.ndimage import spline_filter
 from scipy.optimize import least_squares
-from scipy.special import ndtri
 
-from . import level_cut
-from .filter_ratio import log_filter_ratio
-from .smearing import smeared, smearing
-
-_T = np.linspace(0, 2.6, 27)  # thresholds of a table; the curve is even in t
-_N_SHAPE = 11  # values of a shape parameter in a table
 _DRAWS = (400, 400, 1500)  # of each round
 _FREEDOM = 5  # of the t distributions
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an analysis assumes.
-
-    Attributes
-    ----------
-    spectral_density : str or callable
-    shape : dict of str to float or (float, float)
-        A number fixes a shape parameter, a pair is the range in which it is fitted.
-    scaling_parameter, porosity : (float, float)
-        Ranges of the prior [nm, 1].
-    smoothing_length : float
-        Of the paper's filter [nm].
-    """
-
-    spectral_density: object
-    shape: dict
-    scaling_parameter: tuple
-    porosity: tuple
-    smoothing_length: float = 0.0
-
-    @property
-    def free(self):
-        """Names of the shape parameters that are fitted."""
-        return [name for name, value in self.shape.items() if isinstance(value, tuple)]
-
-    @property
-    def names(self):
-        return ["scaling_parameter", "porosity", *self.free]
-
-    @property
-    def limits_by_name(self):
-        """The prior's ends, in the units of the parameters."""
-        ends = {"scaling_parameter": self.scaling_parameter, "porosity": self.porosity}
-        return ends | {name: self.shape[name] for name in self.free}
-
-    @property
-    def limits(self):
-        """(n_parameter, 2) ndarray: the prior's ends in coordinates: ln a, porosity, logarithms of shape parameters."""
-        shapes = [np.log(self.shape[name]) for name in self.free]
-        return np.array([np.log(self.scaling_parameter), self.porosity, *shapes])
-
-
-class Model:
-    """Smeared closed form of a family at the points of a curve, from a table of ln f over t, ln s and shape."""
-
-    def __init__(self, curve, settings):
-        self.settings, self.q = settings, curve.q
-        self.points, self.weights = smearing(curve.q, curve.dq, curve.slit_length)
-        self.log_points = np.log(self.points)
-        self.table = _table(settings.spectral_density, tuple(settings.shape.items()))
-
-    def __call__(self, x):
-        """(n, n_q) ndarray: :math:`a^3 (Rf)` at coordinates (n, n_parameter)."""
-        first, step = level_cut.LOG_S[0], level_cut.LOG_S[1] - level_cut.LOG_S[0]
-        rows = self._coefficients(x)
-        signal = smeared(rows, first, step, x[:, 0], self.log_points, self.weights, -self.porod)
-        signal *= np.exp(3 * x[:, :1])
-        if self.settings.smoothing_length:  # varies slowly with q, so that the resolution may be left out
-            a = np.exp(x[:, :1])
-            signal *= np.exp(log_filter_ratio(a * self.q, x[:, 1:2], self.settings.smoothing_length / a))
-        return signal
-
-    def _coefficients(self, x):
-        """Of the splines of ln f over ln s, at a threshold and a shape."""
-        places = [np.abs(ndtri(x[:, 1])) / (_T[1] - _T[0])]
-        for values, (low, high) in zip(x.T[2:], self.settings.limits[2:], strict=True):
-            places.append(np.arccos(np.clip(1 - 2 * (values - low) / (high - low), -1, 1)) / np.pi * (_N_SHAPE - 1))
-        taps = [_taps(place, size) for place, size in zip(places, self.table.shape, strict=False)]
-        rows = np.zeros((len(x), self.table.shape[-1]))
-        for chosen in product(*(zip(*each, strict=True) for each in taps)):
-            indices, weights = zip(*chosen, strict=True)
-            rows += np.prod(weights, axis=0)[:, np.newaxis] * self.table[indices]
-        return rows
-
-    @property
-    def porod(self):
-        """The exponent that takes over at high q."""
-        return 3.5 if self.settings.spectral_density == "peak" else 4.0
-
-
-@lru_cache(maxsize=8)
-def _table(spectral_density, shape):
-    """Spline coefficients of ln f over t, the free shape parameters and ln s.
-
-    Shape parameters go as a cosine from end to end of their range, so that the mirror images beyond the ends are
-    smooth continuations; the curve is even in t by itself.
-    """
-    share = (1 - np.cos(np.pi * np.arange(_N_SHAPE) / (_N_SHAPE - 1))) / 2
-    ends = [np.log(value) for _, value in shape if isinstance(value, tuple)]
-    axes = [low + (high - low) * share for low, high in ends]
-    values = np.empty((_T.size, *(axis.size for axis in axes), level_cut.LOG_S.size))
-    for index in np.ndindex(values.shape[1:-1]):
-        chosen, position = {}, iter(zip(axes, index, strict=True))
-        for name, value in shape:
-            if isinstance(value, tuple):
-                axis, i = next(position)
-                value = np.exp(axis[i])
-            chosen[name] = value
-        loss = level_cut.correlation_loss(spectral_density, chosen)
-        for row, t in enumerate(_T):
-            values[(row, *index)] = level_cut.log_transform(loss, stats.norm.cdf(-t))
-    coefficients = spline_filter(values, order=3, mode="mirror")
-    return np.pad(coefficients, [*[(0, 0)] * (values.ndim - 1), (1, 1)], mode="reflect")
-
-
-def _taps(place, size):
-    """Indices and weights, four of each, of the spline coefficients at some places of an axis with mirrored ends."""
-    first = np.clip(place.astype(int), 0, size - 2)
-    x = place - first
-    y = 1 - x
-    indices = np.abs(first + np.arange(-1, 3)[:, np.newaxis])
-    indices = np.where(indices > size - 1, 2 * (size - 1) - indices, indices)
-    return indices, np.array([y**3, 4 - 6 * x**2 + 3 * x**3, 4 - 6 * y**2 + 3 * y**3, x**3]) / 6
 
 
 @dataclass(frozen=True)
