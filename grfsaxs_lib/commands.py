@@ -25,20 +25,31 @@ def main(arguments=None):
     p.add_argument("files", nargs="+", type=Path, metavar="FILE")
     p.add_argument("--unit", help="unit of q where the file has none: 1/nm or 1/A")
     p.add_argument("--columns", type=lambda text: text.split(","), help="of a text: q,intensity,sigma,dq")
-    p.add_argument("--phases", type=int, default=2)
+    p.add_argument("--phases", type=_phases, default=2, help="2, 3 or auto: as both, the likelier is kept")
     p.add_argument("--spectral-density", default="paper", metavar="NAME", help="paper, power or peak")
     p.add_argument(
-        "--smoothing-length", type=float, default=0.0, help="of the paper's filter [nm] (default: %(default)s)"
+        "--smoothing-length", type=float, help="of the filter between two cuts [nm] (default: 0, 1 in three phases)"
     )
     p.add_argument("--q-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="part of the curve to use [1/nm]")
     p.add_argument("--scaling-parameter", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior [nm]")
     p.add_argument("--porosity", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior")
+    p.add_argument(
+        "--layer-fraction", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior, 3 phases"
+    )
+    p.add_argument(
+        "--layer-contrast", type=float, nargs="+", metavar="DENSITY",
+        help="of the layer, where the pore's is 0 and the solid's 1: a number, or two for a range (default: 0.65)",
+    )  # fmt: skip
     p.add_argument("--relative-error", type=float, help="of the intensity, where the file has none")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument(
         "--out", type=Path, default=Path("grfsaxs_results"), help="folder for results (default: %(default)s)"
     )
     sys.exit(_analyse_files(parser.parse_args(arguments)))
+
+
+def _phases(text):
+    return text if text == "auto" else int(text)
 
 
 def _analyse_files(given):
@@ -49,8 +60,10 @@ def _analyse_files(given):
     from .tasks import available_cores
 
     names = ("phases", "spectral_density", "smoothing_length", "q_range", "scaling_parameter", "porosity")
-    names += ("relative_error", "seed")
+    names += ("layer_fraction", "layer_contrast", "relative_error", "seed")
     arguments = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    if len(arguments.get("layer_contrast", ())) == 1:
+        arguments["layer_contrast"] = arguments["layer_contrast"][0]
     try:
         given.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -87,7 +100,9 @@ def _analyse_files(given):
         with moved_into_place(target) as temporary:
             table.to_csv(temporary, index=False)
         table = table[table["file"].isin([str(file) for file in rows])]
-        columns = ["curve", "reliable", "scaling_parameter", "scaling_parameter sd", "porosity", "porosity sd"]
+        columns = ["curve", "reliable"]
+        for name in ("scaling_parameter", "porosity", "layer_fraction"):
+            columns += [name, f"{name} sd"] if name in table and table[name].notna().any() else []
         print(table[columns].to_string(index=False, float_format="{:.4g}".format))
         for row in table.fillna("").itertuples():
             if row.warnings:

@@ -211,7 +211,7 @@ def test_marginal_likelihood():
     curve = measurement(np.random.default_rng(15), 4.0, 0.3, prefactor=1e-8)
     settings = level_cut_model.Settings("paper", {}, (0.2, 50.0), (0.02, 0.5))
     signal = level_cut_model.Model(curve, settings)(np.array([[np.log(4.0), 0.3], [np.log(4.02), 0.305]]))
-    linear = marginal_fit.marginalise(signal, curve.intensity, curve.sigma)
+    linear = marginal_fit.marginalise(signal, curve.intensity, marginal_fit.Noise(curve.sigma))
     sums = []
     for one, best in zip(signal, linear.prefactor, strict=True):
         background = linear.mean_intensity - best * (curve.sigma**-2 @ one) / np.sum(curve.sigma**-2)
@@ -220,7 +220,8 @@ def test_marginal_likelihood():
         fit = a[:, np.newaxis, np.newaxis] * one[::7] + b[:, np.newaxis]
         chi = np.sum(((curve.intensity[::7] - fit) / curve.sigma[::7]) ** 2, axis=-1)
         sums.append(np.log(np.sum(np.exp(-(chi - chi.min()) / 2) / a[:, np.newaxis])) - chi.min() / 2)
-    few = marginal_fit.marginalise(signal[:, ::7], curve.intensity[::7], curve.sigma[::7]).log_likelihood
+    noise = marginal_fit.Noise(curve.sigma[::7])
+    few = marginal_fit.marginalise(signal[:, ::7], curve.intensity[::7], noise).log_likelihood
     steps = np.log(linear.prefactor[1] / linear.prefactor[0])  # of the grid over A
     assert few[1] - few[0] == pytest.approx(sums[1] - sums[0] + steps, abs=0.02)
 
@@ -281,7 +282,7 @@ def test_table_of_a_model():
 @pytest.mark.parametrize(
     "more, message",
     [
-        ({"phases": 3}, "phases must be 2"),
+        ({"phases": 4}, "phases must be 2, 3"),
         ({"q_range": (0.1, 0.11)}, "points lie in the q range; an analysis needs 12"),
         ({"relative_error": 2.0}, "relative_error must lie in"),
         ({"scaling_parameter": (5, 1)}, "scaling_parameter must be a range"),

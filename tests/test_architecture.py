@@ -75,10 +75,11 @@ INSIDE = {
         "level_cut": {"filter_ratio"},
         "level_cut_model": {"level_cut", "filter_ratio", "smearing"},
         "three_phase_model": {"level_cut", "level_cut_model", "smearing", "spline"},
-        "three_phase_learning": {"level_cut", "three_phase_model"},
+        "three_phase_learning": {"level_cut", "three_phase_model", "spline"},
         "marginal_fit": set(),
+        "judgement": set(),
         "report": {"level_cut"},
-        "analyse": {"level_cut", "level_cut_model", "three_phase_model", "marginal_fit", "filter_ratio", "report"},
+        "analyse": {"level_cut", "level_cut_model", "three_phase_model", "marginal_fit", "judgement", "report"},
     },
 }
 HEAVY = {"cupy", "xgboost", "dask", "distributed", "matplotlib", "ducc0", "netCDF4", "h5netcdf"}

@@ -1,33 +1,25 @@
 """Infer the structure of a sample from a measured curve: parameters with intervals, and whether to trust them."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.signal import savgol_filter
-from scipy.special import ndtri
 
 from ..files import moved_into_place, package_version
 from ..measurement.curve import Curve
 from ..parameters import VARIABLES
-from ..physics.spectra import FAMILIES, check_shape, density_of
-from . import level_cut, marginal_fit
-from .filter_ratio import LARGEST_RATIO
-from .level_cut_model import Model, Settings
+from . import level_cut, level_cut_model, marginal_fit, three_phase_model
+from .judgement import judge
 from .marginal_fit import marginalise
 
-LIMITS = {"scaling_parameter": (0.2, 50.0), "porosity": (0.02, 0.5)}
-"""Ranges of the prior by default [nm, 1]."""
+LAYER_CONTRAST = 0.65
+"""Density of the layer, where the pore's is 0 and the solid's 1: that of the paper."""
 
 _MODEL_ERROR = 3e-4  # of the closed form's table, relative
 _LEAST_POINTS = 12
-_MISFIT = 1e-4  # probability of a chi-square as large, below which the model does not describe a curve
-_STRUCTURED = 4.5  # standard deviations (2/sqrt n) by which the Durbin-Watson statistic may lie below 2
-_PATTERN = 0.01  # share of the intensity that a pattern in the residuals may have, if sigma is larger
-_SEEN = 30  # by how much chi-square must exceed that of a flat background
 _QUANTILES = {"2.5 %": 0.025, "16 %": 0.16, "84 %": 0.84, "97.5 %": 0.975}
 
 
@@ -68,7 +60,7 @@ class Analysis:
     """
 
     curve: Curve
-    settings: Settings
+    settings: level_cut_model.Settings | three_phase_model.Settings
     samples: dict
     prefactor: np.ndarray
     background: np.ndarray
@@ -132,9 +124,9 @@ class Analysis:
             "degrees_of_freedom": self.degrees_of_freedom,
             "log_evidence": self.log_evidence,
             "spectral_density": family if isinstance(family, str) else repr(family),
-            "shape": repr(self.settings.shape),
-            "prior_scaling_parameter": self.settings.scaling_parameter,
-            "prior_porosity": self.settings.porosity,
+            "shape": repr(getattr(self.settings, "shape", {})),
+            **{f"prior_{name}": limits for name, limits in self.settings.limits_by_name.items()},
+            "layer_contrast": getattr(self.settings, "layer_contrast", ()),
             "smoothing_length": self.settings.smoothing_length,
             "slit_length": self.curve.slit_length or 0.0,
             "bic": self.bic,
@@ -156,8 +148,9 @@ class Analysis:
 
 
 def analyse(
-    curve, *, phases=2, spectral_density="paper", shape=None, smoothing_length=0.0, q_range=None,
-    scaling_parameter=LIMITS["scaling_parameter"], porosity=LIMITS["porosity"], relative_error=None, seed=0,
+    curve, *, phases=2, spectral_density="paper", shape=None, smoothing_length=None, q_range=None,
+    scaling_parameter=None, porosity=None, layer_fraction=None, layer_contrast=LAYER_CONTRAST, relative_error=None,
+    seed=0,
 ):  # fmt: skip
     """Infer scaling parameter and porosity of a macroscopic sample of two phases.
 
@@ -168,21 +161,28 @@ def analyse(
     ----------
     curve : Curve
         From `read_curve`, or made of arrays.
-    phases : int
-        2.
+    phases : {2, 3, "auto"}
+        Pore and solid, or pore, layer and solid, known for the paper's spectral density alone. "auto" analyses the
+        curve as both, and returns the likelier result with a remark on the other.
     spectral_density : str or callable
         A family of `physics.spectra` by its name, or a callable of (q, a) that depends on their product alone.
     shape : dict, optional
         Shape parameters of the family: a number fixes one, a pair is a range in which it is fitted.
-    smoothing_length : float
-        As in `level_cut_intensity`: 0 for a sample, 1 nm for the structures of the paper.
+    smoothing_length : float, optional
+        Width of the Gaussian filter between the two cuts [nm]. In two phases 0, a sharp cut, is the default, and 1 nm
+        are the structures of the paper; in three phases, which have none without a filter, 1 nm is the default.
     q_range : (float, float), optional
         Part of the curve to use [nm^-1].
-    scaling_parameter : (float, float)
-        Range of the prior, uniform in the logarithm [nm].
-    porosity : (float, float)
-        Range of the prior, uniform, on one side of 1/2. Exchanging the two phases does not change the curve (Babinet):
-        the fraction in this range is reported beside its mirror image.
+    scaling_parameter : (float, float), optional
+        Range of the prior, uniform in the logarithm [nm]: 0.2 to 50 in two phases, 0.8 to 8 times the filter in three.
+    porosity : (float, float), optional
+        Range of the prior, uniform. In two phases 0.02 to 0.5, on one side of 1/2: exchanging the two does not change
+        the curve (Babinet), and the fraction in this range is reported beside its mirror image. In three phases the
+        volume of pore and layer, 0.1 to 0.9.
+    layer_fraction : (float, float), optional
+        Range of the prior in three phases, uniform: the share of the layer in pore and layer, 0.05 to 0.5.
+    layer_contrast : float or (float, float)
+        Density of the layer, where the pore's is 0 and the solid's 1; a pair is the range of a uniform prior.
     relative_error : float, optional
         Standard deviation of the intensity over the intensity, in place of the curve's own. Without either it is
         estimated from the roughness of the curve, and a warning says so.
@@ -202,21 +202,53 @@ def analyse(
     AnalysisWarning
         If the result is not reliable.
     """
-    if phases != 2:
-        raise ValueError(f"phases must be 2 here; got {phases!r}")
-    settings = _settings(spectral_density, shape, scaling_parameter, porosity, smoothing_length)
-    used, remarks = _prepare(curve, q_range, relative_error)
-    analysis = _infer(used, settings, np.random.default_rng(seed), remarks)
+    if phases == "auto":
+        if (scaling_parameter, porosity, layer_fraction) != (None, None, None):
+            raise ValueError("with phases='auto' the priors of two and three phases differ; leave them out")
+        common = {"q_range": q_range, "relative_error": relative_error, "seed": seed}
+        analysis = _likelier(curve, common, layer_contrast)
+    else:
+        if phases == 2:
+            limits = zip(level_cut_model.LIMITS.values(), (scaling_parameter, porosity), strict=True)
+            limits = [known if given is None else given for known, given in limits]
+            settings = level_cut_model.settings_of(spectral_density, shape, *limits, smoothing_length or 0.0)
+        elif phases == 3:
+            if spectral_density != "paper" or shape:
+                raise ValueError("three phases are known for the paper's spectral density alone")
+            limits = {"scaling_parameter": scaling_parameter, "porosity": porosity, "layer_fraction": layer_fraction}
+            settings = three_phase_model.settings_of(limits, layer_contrast, smoothing_length)
+            curve, q_range = _inside(curve, q_range, settings)
+        else:
+            raise ValueError(f"phases must be 2, 3 or 'auto'; got {phases!r}")
+        used, remarks = _prepare(curve, q_range, relative_error)
+        analysis = _infer(used, settings, np.random.default_rng(seed), remarks)
     if not analysis.reliable:
-        reasons = " ".join(analysis.warnings)
-        warnings.warn(f"{used.name or 'the curve'}: do not trust this result. {reasons}", AnalysisWarning, stacklevel=2)
+        reasons, name = " ".join(analysis.warnings), analysis.curve.name or "the curve"
+        warnings.warn(f"{name}: do not trust this result. {reasons}", AnalysisWarning, stacklevel=2)
     return analysis
+
+
+def _likelier(curve, common, layer_contrast):
+    """The likelier of the analyses as two phases and as three, with a remark on the other."""
+    models = {"two phases": {"phases": 2}, "three phases": {"phases": 3, "layer_contrast": layer_contrast}}
+    low, high = (end / three_phase_model.PAPER_LENGTH for end in three_phase_model.Q_LIMITS)
+    asked = common["q_range"] or (low, high)
+    common |= {"q_range": (max(asked[0], low), min(asked[1], high))}  # the same points for both
+    _, analyses = compare(curve, models, **common)
+    (name, best), (other_name, other) = sorted(analyses.items(), key=lambda item: -item[1].log_evidence)
+    remark = (
+        f"Analysed as {name}, chi-square {best.chi_square:.4g} of {best.degrees_of_freedom}. As {other_name} it is "
+        f"{other.chi_square:.4g} of {other.degrees_of_freedom}; the logarithm of the evidence is "
+        f"{best.log_evidence - other.log_evidence:.1f} lower (5 is decisive)."
+    )
+    return replace(best, warnings=[*best.warnings, remark])
 
 
 def _infer(curve, settings, rng, remarks):
     """The analysis of a curve that `_prepare` returns."""
-    model, data = Model(curve, settings), (curve.intensity, curve.sigma)
-    x, best, log_evidence, effective = marginal_fit.fit(model, *data, rng)
+    model = settings.model(curve)
+    x, best, log_evidence, effective, noise = marginal_fit.fit(model, curve.intensity, curve.sigma, rng)
+    data = curve.intensity, noise
     signal = model(best[np.newaxis])
     linear = marginalise(signal, *data)
     fitted = linear.mean_intensity + linear.prefactor[0] * (signal[0] - linear.mean_signal[0])
@@ -224,15 +256,15 @@ def _infer(curve, settings, rng, remarks):
     prefactor = drawn.prefactor + drawn.prefactor_sd * rng.standard_normal(len(x))
     level = drawn.mean_intensity + drawn.mean_sd * rng.standard_normal(len(x))
     background = level - prefactor * drawn.mean_signal
-    samples = _samples(settings, x)
+    samples = settings.samples(x)
     chi_square, freedom = float(linear.chi_square[0]), curve.q.size - 2 - best.size
     flat = np.sum(((curve.intensity - linear.mean_intensity) / curve.sigma) ** 2)
     found = {
-        "chi_square": chi_square, "freedom": freedom, "residuals": (curve.intensity - fitted) / curve.sigma,
+        "chi_square": chi_square, "freedom": freedom, "residuals": noise.whiten(curve.intensity - fitted),
         "drop": flat - chi_square, "effective": effective, "fit": fitted, "background": np.median(background),
         "prefactor": linear.prefactor[0],
     }  # fmt: skip
-    severe, mild = _judge(curve, settings, samples, found)
+    severe, mild = judge(curve, settings, samples, found)
     severe += [note for note in curve.notes if "contradicts" in note]
     bic = chi_square + (best.size + 2) * np.log(curve.q.size)
     return Analysis(
@@ -282,42 +314,16 @@ def compare(curve, models, **arguments):
     return table, analyses
 
 
-def _settings(spectral_density, shape, scaling_parameter, porosity, smoothing_length):
-    density = density_of(spectral_density)
-    shape = dict(shape or {})
-    for name, value in shape.items():
-        if isinstance(value, list | tuple):
-            if len(value) != 2 or not value[0] < value[1]:
-                raise ValueError(f"shape[{name!r}] must be a number or a pair (low, high); got {value!r}")
-            shape[name] = tuple(float(end) for end in value)
-    if isinstance(spectral_density, str):
-        ends = [{name: np.max(value) if end else np.min(value) for name, value in shape.items()} for end in (0, 1)]
-        checked = [check_shape(spectral_density, end) for end in ends]
-        shape = {name: shape.get(name, checked[0][name]) for name in FAMILIES[spectral_density].shape}
-    else:
-        if shape:
-            density_of(spectral_density, shape)  # says why not
-        k = np.geomspace(0.05, 5, 20)
-        one, other = np.asarray(density(k, 1.0)), np.asarray(density(k / 3, 3.0))
-        if not np.allclose(one * other.sum(), other * one.sum(), rtol=1e-6):
-            raise ValueError("a spectral density to be fitted must depend on the product of q and a alone")
-    least = level_cut.check_smoothing(smoothing_length, spectral_density) / LARGEST_RATIO
-    if scaling_parameter == LIMITS["scaling_parameter"]:
-        scaling_parameter = max(scaling_parameter[0], least), scaling_parameter[1]
-    limits = {"scaling_parameter": scaling_parameter, "porosity": porosity}
-    for name, ends in limits.items():
-        if np.shape(ends) != (2,):
-            raise ValueError(f"{name} must be a range (low, high); got {ends!r}")
-        low, high = ends
-        top = np.inf if name == "scaling_parameter" else 0.99
-        if not 0 < low < high < top or (name == "porosity" and low < 0.01):
-            raise ValueError(f"{name} must be a range (low, high) inside its limits; got {limits[name]}")
-    if porosity[0] < 0.5 < porosity[1]:
-        raise ValueError("porosity must be a range on one side of 1/2: a porosity and 1 - porosity give the same curve")
-    if scaling_parameter[0] < least:
-        raise ValueError(f"with this smoothing_length scaling_parameter must begin at {least:g} nm or above")
-    scaling_parameter, porosity = (tuple(map(float, ends)) for ends in (scaling_parameter, porosity))
-    return Settings(spectral_density, shape, scaling_parameter, porosity, float(smoothing_length))
+def _inside(curve, q_range, settings):
+    """The range of q that the simulations of three phases reach, and a note on the curve if it goes beyond."""
+    low, high = (end / settings.smoothing_length for end in three_phase_model.Q_LIMITS)
+    if not isinstance(curve, Curve):
+        return curve, q_range  # `_prepare` says what is wrong
+    q_range = (low, high) if q_range is None else (max(q_range[0], low), min(q_range[1], high))
+    if curve.q[-1] > high:
+        note = f"Points beyond q = {high:.3g} nm^-1 were left out: the simulations of three phases end there."
+        curve = replace(curve, notes=[*curve.notes, note])
+    return curve, q_range
 
 
 def _prepare(curve, q_range, relative_error):
@@ -367,90 +373,3 @@ def _roughness(intensity):
     width = min(31, intensity.size // 2 * 2 - 1)
     variance = np.convolve(np.pad(rest**2, width // 2, mode="reflect"), np.ones(width) / width, mode="valid")
     return np.sqrt(variance) * intensity
-
-
-def _samples(settings, x):
-    a, porosity = np.exp(x[:, 0]), x[:, 1]
-    samples = {"scaling_parameter": a, "porosity": porosity, "mirror_porosity": 1 - porosity}
-    samples |= {name: np.exp(x[:, 2 + i]) for i, name in enumerate(settings.free)}
-    if not settings.free and settings.spectral_density != "peak" and not settings.smoothing_length:
-        slope = level_cut.correlation_slope(settings.spectral_density, settings.shape)
-        samples["specific_surface"] = 2 / np.pi * slope * np.exp(-(ndtri(porosity) ** 2) / 2) / a
-    return samples
-
-
-def _judge(curve, settings, samples, found):
-    """Reasons not to trust a result, and remarks that leave it valid; each with a remedy."""
-    severe, mild = [], []
-    reduced = found["chi_square"] / found["freedom"]
-    residuals = found["residuals"]
-    structure = (2 - np.sum(np.diff(residuals) ** 2) / np.sum(residuals**2)) * np.sqrt(residuals.size) / 2
-    alike = structure > _STRUCTURED
-    large = np.median(np.abs(residuals) * curve.sigma) > _PATTERN * np.median(np.abs(curve.intensity))
-    if stats.chi2.sf(found["chi_square"], found["freedom"]) < _MISFIT or (alike and (reduced > 0.9 or large)):
-        severe.append(
-            f"This model does not describe the curve: chi-square per degree of freedom is {reduced:.3g}, and "
-            f"neighbouring residuals are correlated ({structure:.1f} standard deviations). Look at the plot; try "
-            "another spectral_density or a smaller q_range, or give relative_error= if the standard deviations are too "
-            "small."
-        )
-    elif reduced < 0.4 or alike:
-        mild.append(
-            f"Chi-square per degree of freedom is {reduced:.2g}, and neighbouring residuals are correlated "
-            f"({structure:.1f} standard deviations): the stated uncertainties are too large or not independent, and "
-            "the intervals are only as good as they are."
-        )
-    if found["prefactor"] <= 0:
-        severe.append("The curve rises with q, so no level cut scatters like it. Look at the curve and its background.")
-    if found["drop"] < _SEEN:
-        severe.append("The curve does not differ from a flat background. Measure longer, or check the background.")
-    for name, limits in settings.limits_by_name.items():
-        values, logarithmic = samples[name], name != "porosity"
-        low, high = np.log(limits) if logarithmic else limits
-        place = np.log(values) if logarithmic else values
-        centre, spread = np.median(place), place.std()
-        at_low, at_high = centre - low < 2 * spread, high - centre < 2 * spread
-        at_half = name == "porosity" and 0.5 in limits and (at_high if limits[1] == 0.5 else at_low)
-        if (at_low or at_high) and not at_half:
-            severe.append(
-                f"{name} is at an end of its prior, {limits[0]:g} to {limits[1]:g}. Give a wider range if such values "
-                "are possible; else the model or the q range is wrong."
-            )
-        elif at_half:
-            mild.append(
-                "The porosity is close to 1/2, where the curve changes only with (porosity - 1/2)^2: what it gives is "
-                f"a bound, {np.quantile(np.abs(values - 0.5), 0.975):.3f} for |porosity - 1/2| (97.5 %)."
-            )
-    a = np.median(samples["scaling_parameter"])
-    if a * curve.q[0] > 1:
-        severe.append(
-            f"The knee of the curve lies below the measured range (a q_min = {a * curve.q[0]:.2g}, needed: 1 or less). "
-            "Measure at smaller angles."
-        )
-    if a * curve.q[-1] < 2:
-        severe.append(
-            f"The curve ends before it falls off (a q_max = {a * curve.q[-1]:.2g}, needed: 2 or more). Measure at "
-            "larger angles."
-        )
-    for name, most in (("scaling_parameter", 0.15), ("porosity", 0.3)):
-        spread = samples[name].std() / samples[name].mean()
-        if spread > most:
-            severe.append(f"{name} is not determined: its standard deviation is {100 * spread:.0f} % of it.")
-    if found["effective"] < 100:
-        severe.append(
-            f"The draws are worth only {found['effective']:.0f} independent ones: try another seed or a smaller prior."
-        )
-    precision = (curve.intensity / curve.sigma) ** 2
-    if precision.max() > 0.5 * precision.sum():
-        severe.append(
-            f"The point at q = {curve.q[precision.argmax()]:.4g} nm^-1 is stated to be so precise that it rules the "
-            "fit. Check its sigma."
-        )
-    share = np.mean(found["background"] > 0.9 * np.abs(found["fit"]))
-    if share > 0.9:
-        severe.append("The background is nine tenths of nearly all intensities. Subtract what is known of it.")
-    if curve.q[-1] > 60 or curve.q[-1] < 0.02:
-        severe.append(
-            f"q ends at {curve.q[-1]:.3g} nm^-1, which is no range of a small-angle instrument. Check the unit."
-        )
-    return severe, mild

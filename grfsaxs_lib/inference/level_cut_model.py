@@ -13,9 +13,13 @@ from scipy import stats
 from scipy.ndimage import spline_filter
 from scipy.special import ndtri
 
+from ..physics.spectra import FAMILIES, check_shape, density_of
 from . import level_cut
-from .filter_ratio import log_filter_ratio
+from .filter_ratio import LARGEST_RATIO, log_filter_ratio
 from .smearing import smeared, smearing
+
+LIMITS = {"scaling_parameter": (0.2, 50.0), "porosity": (0.02, 0.5)}
+"""Ranges of the prior by default [nm, 1]."""
 
 _T = np.linspace(0, 2.6, 27)  # thresholds of a table; the curve is even in t
 _N_SHAPE = 11  # values of a shape parameter in a table
@@ -48,8 +52,9 @@ class Settings:
         return [name for name, value in self.shape.items() if isinstance(value, tuple)]
 
     @property
-    def names(self):
-        return ["scaling_parameter", "porosity", *self.free]
+    def starts(self):
+        """Values of each parameter on the grid that a fit starts from."""
+        return [80, 9, *[4] * len(self.free)]
 
     @property
     def limits_by_name(self):
@@ -62,6 +67,59 @@ class Settings:
         """(n_parameter, 2) ndarray: the prior's ends in coordinates: ln a, porosity, logarithms of shape parameters."""
         shapes = [np.log(self.shape[name]) for name in self.free]
         return np.array([np.log(self.scaling_parameter), self.porosity, *shapes])
+
+    def model(self, curve):
+        """The `Model` of a curve."""
+        return Model(curve, self)
+
+    def samples(self, x):
+        """Dict of name to (n,) ndarray from coordinates (n, n_parameter); with the area of a sharp cut [1/nm]."""
+        a, porosity = np.exp(x[:, 0]), x[:, 1]
+        found = {"scaling_parameter": a, "porosity": porosity, "mirror_porosity": 1 - porosity}
+        found |= {name: np.exp(x[:, 2 + i]) for i, name in enumerate(self.free)}
+        if not self.free and self.spectral_density != "peak" and not self.smoothing_length:
+            slope = level_cut.correlation_slope(self.spectral_density, self.shape)
+            found["specific_surface"] = 2 / np.pi * slope * np.exp(-(ndtri(porosity) ** 2) / 2) / a
+        return found
+
+
+def settings_of(spectral_density, shape, scaling_parameter, porosity, smoothing_length):
+    """The `Settings` of the arguments of an analysis; ValueError if they do not make sense."""
+    density = density_of(spectral_density)
+    shape = dict(shape or {})
+    for name, value in shape.items():
+        if isinstance(value, list | tuple):
+            if len(value) != 2 or not value[0] < value[1]:
+                raise ValueError(f"shape[{name!r}] must be a number or a pair (low, high); got {value!r}")
+            shape[name] = tuple(float(end) for end in value)
+    if isinstance(spectral_density, str):
+        ends = [{name: np.max(value) if end else np.min(value) for name, value in shape.items()} for end in (0, 1)]
+        checked = [check_shape(spectral_density, end) for end in ends]
+        shape = {name: shape.get(name, checked[0][name]) for name in FAMILIES[spectral_density].shape}
+    else:
+        if shape:
+            density_of(spectral_density, shape)  # says why not
+        k = np.geomspace(0.05, 5, 20)
+        one, other = np.asarray(density(k, 1.0)), np.asarray(density(k / 3, 3.0))
+        if not np.allclose(one * other.sum(), other * one.sum(), rtol=1e-6):
+            raise ValueError("a spectral density to be fitted must depend on the product of q and a alone")
+    least = level_cut.check_smoothing(smoothing_length, spectral_density) / LARGEST_RATIO
+    if scaling_parameter == LIMITS["scaling_parameter"]:
+        scaling_parameter = max(scaling_parameter[0], least), scaling_parameter[1]
+    limits = {"scaling_parameter": scaling_parameter, "porosity": porosity}
+    for name, ends in limits.items():
+        if np.shape(ends) != (2,):
+            raise ValueError(f"{name} must be a range (low, high); got {ends!r}")
+        low, high = ends
+        top = np.inf if name == "scaling_parameter" else 0.99
+        if not 0 < low < high < top or (name == "porosity" and low < 0.01):
+            raise ValueError(f"{name} must be a range (low, high) inside its limits; got {limits[name]}")
+    if porosity[0] < 0.5 < porosity[1]:
+        raise ValueError("porosity must be a range on one side of 1/2: a porosity and 1 - porosity give the same curve")
+    if scaling_parameter[0] < least:
+        raise ValueError(f"with this smoothing_length scaling_parameter must begin at {least:g} nm or above")
+    scaling_parameter, porosity = (tuple(map(float, ends)) for ends in (scaling_parameter, porosity))
+    return Settings(spectral_density, shape, scaling_parameter, porosity, float(smoothing_length))
 
 
 class Model:
@@ -87,6 +145,10 @@ class Model:
             a = np.exp(x[:, :1])
             signal *= np.exp(log_filter_ratio(a * self.q, x[:, 1:2], self.settings.smoothing_length / a))
         return signal
+
+    def error(self, x):
+        """No correlated error worth mentioning; `three_phase_model.Model` has one."""
+        return None
 
     @property
     def porod(self):

@@ -27,6 +27,31 @@ _DRAWS = (400, 400, 1500)  # of each round
 _FREEDOM = 5  # of the t distributions
 
 
+class Noise:
+    """Normal errors of a curve: independent ones, and perhaps correlated ones of the model.
+
+    Parameters
+    ----------
+    sigma : (n_q,) ndarray
+        Standard deviations of the independent errors.
+    columns : (n_q, n) ndarray, optional
+        Their squares add up to the covariance of the others.
+    """
+
+    def __init__(self, sigma, columns=None):
+        self.sigma, self.log_determinant = sigma, 0.0  # of the covariance over that of the independent errors
+        self._axes = None
+        if columns is not None:
+            self._axes, sizes, _ = np.linalg.svd(columns / sigma[:, np.newaxis], full_matrices=False)
+            self._losses = 1 - 1 / np.sqrt(1 + sizes**2)
+            self.log_determinant = np.log1p(sizes**2).sum()
+
+    def whiten(self, values):
+        """(..., n_q) ndarray: values in standard deviations of independent errors."""
+        values = values / self.sigma
+        return values if self._axes is None else values - ((values @ self._axes) * self._losses) @ self._axes.T
+
+
 @dataclass(frozen=True)
 class Linear:
     """Prefactor and background at each of n parameters, by least squares, and the marginal likelihood."""
@@ -40,30 +65,32 @@ class Linear:
     log_likelihood: np.ndarray
 
 
-def marginalise(signal, intensity, sigma):
+def marginalise(signal, intensity, noise):
     """Integrate prefactor and background out.
 
     Parameters
     ----------
     signal : (n, n_q) ndarray
         Smeared model.
-    intensity, sigma : (n_q,) ndarray
+    intensity : (n_q,) ndarray
+    noise : Noise
 
     Returns
     -------
     Linear
     """
     scale = np.abs(intensity).max()  # whatever the unit of the intensity
-    intensity, weights = intensity / scale, (sigma / scale) ** -2.0
-    total = weights.sum()
-    mean_intensity = weights @ intensity / total
-    mean_signal = signal @ weights / total
-    away, rest = signal - mean_signal[:, np.newaxis], intensity - mean_intensity
-    square, product = away**2 @ weights, away @ (weights * rest)
+    flat = noise.whiten(np.full(intensity.size, scale))
+    intensity, signal = noise.whiten(intensity), noise.whiten(scale * signal)
+    total = flat @ flat
+    mean_intensity, mean_signal = intensity @ flat / total, signal @ flat / total
+    away, rest = signal - mean_signal[:, np.newaxis] * flat, intensity - mean_intensity * flat
+    square, product = np.sum(away**2, axis=1), away @ rest
     with np.errstate(divide="ignore", invalid="ignore"):
         prefactor = product / square
-        chi_square = np.sum(weights * (rest - prefactor[:, np.newaxis] * away) ** 2, axis=1)
-        log_likelihood = -chi_square / 2 - np.log(total * square) / 2 - np.log(np.abs(prefactor))
+        chi_square = np.sum((rest - prefactor[:, np.newaxis] * away) ** 2, axis=1)
+        log_likelihood = -(chi_square + np.log(total * square) + noise.log_determinant) / 2
+        log_likelihood -= np.log(np.maximum(np.abs(prefactor), 1e-300))  # it is zero for a constant
     log_likelihood = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
     return Linear(
         scale * prefactor, scale * square**-0.5, mean_signal, scale * mean_intensity, scale * total**-0.5, chi_square,
@@ -82,8 +109,10 @@ def fit(model, intensity, sigma, rng):
         The most likely of all.
     log_evidence, effective : float
         The integral of the likelihood over the prior, and the effective sample size of the last round.
+    noise : Noise
+        With the error of the model at the most likely parameters.
     """
-    limits = model.settings.limits
+    limits, noise = model.settings.limits, Noise(sigma)
     width = np.diff(limits, axis=1).ravel()
 
     def log_posterior(x):
@@ -91,16 +120,22 @@ def fit(model, intensity, sigma, rng):
         values = np.full(len(x), -np.inf)
         for some in np.array_split(np.flatnonzero(inside), max(1, inside.sum() * model.points.size // 400_000)):
             if some.size:
-                linear = marginalise(model(x[some]), intensity, sigma)
-                values[some] = np.where(linear.prefactor * sign > 0, linear.log_likelihood, -np.inf)
+                linear = marginalise(model(x[some]), intensity, noise)
+                values[some] = np.where(linear.prefactor * sign >= 0, linear.log_likelihood, -np.inf)
         return values
 
     def residuals(x):
-        linear = marginalise(model(x[np.newaxis]), intensity, sigma)
-        fitted = linear.mean_intensity + linear.prefactor[0] * (model(x[np.newaxis])[0] - linear.mean_signal[0])
-        return (intensity - fitted) / sigma
+        signal = model(x[np.newaxis])
+        linear = marginalise(signal, intensity, noise)
+        fitted = linear.mean_intensity + linear.prefactor[0] * (signal[0] - linear.mean_signal[0])
+        return noise.whiten(intensity - fitted)
 
-    counts = [80, 9, *[4] * (len(limits) - 2)]
+    def optimum(start, evaluations):
+        bounds = limits + 1e-9 * width[:, np.newaxis] * [1, -1]  # a start must lie inside
+        start = np.clip(start, *bounds.T)
+        return least_squares(residuals, start, bounds=limits.T, x_scale=width, diff_step=1e-4, max_nfev=evaluations)
+
+    counts = model.settings.starts
     middles = [low + (np.arange(n) + 0.5) / n * (high - low) for (low, high), n in zip(limits, counts, strict=True)]
     grid = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, len(limits))
     sign = 1
@@ -108,10 +143,16 @@ def fit(model, intensity, sigma, rng):
     if not np.isfinite(values).any():  # a curve that rises with q: no result, but one can look at it
         sign = -1
         values = log_posterior(grid)
-    maxima = []
-    for start in _separate(grid[np.argsort(-values)[:60]], width / np.array(counts))[:5]:
-        found = least_squares(residuals, start, bounds=limits.T, x_scale=width, diff_step=1e-4, max_nfev=40)
-        maxima.append((found.x, found.jac.T @ found.jac))
+    starts = _separate(grid[np.argsort(-values)[:60]], width / np.array(counts))[:5]
+    found = [optimum(start, 40) for start in starts]
+    best = min(found, key=lambda one: one.cost).x
+    error = model.error(best)
+    if error is not None:
+        signal = model(best[np.newaxis])
+        size = marginalise(signal, intensity, noise).prefactor[0] * signal[0]
+        noise = Noise(sigma, size[:, np.newaxis] * error)
+        found = [optimum(one.x, 15) for one in found]
+    maxima = [(one.x, one.jac.T @ one.jac) for one in found]
     centres = np.array([point for point, _ in maxima])
     heights = log_posterior(centres)
     keep = heights > heights.max() - 12
@@ -135,7 +176,7 @@ def fit(model, intensity, sigma, rng):
             shares = np.append(np.ones(40), 10)
     log_evidence = np.log(np.mean(np.exp(log_weights - log_weights.max()))) + log_weights.max() - np.log(width).sum()
     chosen = rng.choice(len(x), len(x), p=weights)
-    return x[chosen], x[values.argmax()], log_evidence, 1 / np.sum(weights**2)
+    return x[chosen], x[values.argmax()], log_evidence, 1 / np.sum(weights**2), noise
 
 
 def _separate(points, distance):

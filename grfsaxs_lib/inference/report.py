@@ -1,11 +1,16 @@
 """The picture of an analysis: curve and fit, residuals, and a plane of a structure with the parameters found."""
 
+import warnings
+
 import numpy as np
 
 from .. import plotting
+from ..grid import Grid
+from ..physics.simulation import plane_and_curve
 from . import level_cut
 
 _PLANE = 256  # pixels along an edge
+_LAYERED = 128  # voxels along an edge of a structure of three phases
 _EXTENT = 40  # edge over the scaling parameter
 
 
@@ -39,19 +44,35 @@ def plot_analysis(analysis, seed=0):
     axes["residuals"].semilogx(curve.q, residuals, ".", markersize=2.5, color=plotting.COLOURS["blue"])
     axes["residuals"].set(xlabel=plotting.AXES["q"], ylabel=r"residual / $\sigma$", xlim=axes["curve"].get_xlim())
     a, porosity = (np.median(analysis.samples[name]) for name in ("scaling_parameter", "porosity"))
-    shape = {name: np.median(analysis.samples[name]) for name in analysis.settings.free}
-    shape = {name: shape.get(name, value) for name, value in analysis.settings.shape.items()}
-    plane = draw_plane(analysis.settings.spectral_density, shape, porosity, seed)
-    axes["plane"].imshow(plane, cmap="gray", extent=(0, _EXTENT * a, 0, _EXTENT * a), interpolation="nearest")
+    plane, extent = _plane(analysis, a, porosity, seed)
+    axes["plane"].imshow(plane, cmap="gray", extent=(0, extent, 0, extent), interpolation="nearest", vmin=0)
     axes["plane"].set(xlabel="x [nm]", ylabel="y [nm]")
     table = analysis.table
     words = f"a = {a:.4g} ± {table.loc['scaling_parameter', 'sd']:.2g} nm\n"
     words += f"ε = {porosity:.4g} ± {table.loc['porosity', 'sd']:.2g}"
+    if "layer_fraction" in table.index:
+        words += "\nν = {median:.4g} ± {sd:.2g}".format(**table.loc["layer_fraction"])
     if not analysis.reliable:
         words += "\nNOT RELIABLE, see warnings"
     axes["plane"].set_title(words, color="black" if analysis.reliable else red)
     figure.suptitle(curve.name, fontsize=8)
     return figure
+
+
+def _plane(analysis, a, porosity, seed):
+    """A plane of a structure with the parameters found, and its edge [nm]."""
+    settings = analysis.settings
+    if "layer_fraction" in analysis.samples:
+        grid = Grid(_LAYERED, _EXTENT * a / 2 / _LAYERED)
+        given = {"scaling_parameter": a, "porosity": porosity, "seed": seed, "q": [4 * grid.q_spacing]}
+        given["layer_fraction"] = np.median(analysis.samples["layer_fraction"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the box is small, and large enough for a picture
+            plane, _ = plane_and_curve(grid, smoothing_sigma=settings.smoothing_length / grid.voxel_size, **given)
+        return plane, grid.box_length
+    shape = {name: np.median(analysis.samples[name]) for name in settings.free}
+    shape = {name: shape.get(name, value) for name, value in settings.shape.items()}
+    return draw_plane(settings.spectral_density, shape, porosity, seed), _EXTENT * a
 
 
 def draw_plane(spectral_density, shape, porosity, seed):

@@ -1,0 +1,88 @@
+"""When not to trust the result of an analysis."""
+
+import numpy as np
+from scipy import stats
+
+_MISFIT = 1e-4  # probability of a chi-square as large, below which the model does not describe a curve
+_STRUCTURED = 4.5  # standard deviations (2/sqrt n) by which the Durbin-Watson statistic may lie below 2
+_PATTERN = 0.01  # share of the intensity that a pattern in the residuals may have, if sigma is larger
+_SEEN = 30  # by how much chi-square must exceed that of a flat background
+_LINEAR = {"porosity", "layer_fraction", "layer_contrast"}  # parameters whose prior is uniform, not in the logarithm
+_MOST = {"scaling_parameter": 0.15, "porosity": 0.3, "layer_fraction": 0.5}  # relative standard deviation of a result
+
+
+def judge(curve, settings, samples, found):
+    """Reasons not to trust a result, and remarks that leave it valid; two lists of str, each with a remedy."""
+    severe, mild = [], []
+    reduced = found["chi_square"] / found["freedom"]
+    residuals = found["residuals"]
+    structure = (2 - np.sum(np.diff(residuals) ** 2) / max(np.sum(residuals**2), 1e-300)) * np.sqrt(residuals.size) / 2
+    alike = structure > _STRUCTURED
+    large = np.median(np.abs(residuals) * curve.sigma) > _PATTERN * np.median(np.abs(curve.intensity))
+    if stats.chi2.sf(found["chi_square"], found["freedom"]) < _MISFIT or (alike and (reduced > 0.9 or large)):
+        severe.append(
+            f"This model does not describe the curve: chi-square per degree of freedom is {reduced:.3g}, and "
+            f"neighbouring residuals are correlated ({structure:.1f} standard deviations). Look at the plot; try "
+            "another spectral_density or a smaller q_range, or give relative_error= if the standard deviations are too "
+            "small."
+        )
+    elif reduced < 0.4 or alike:
+        mild.append(
+            f"Chi-square per degree of freedom is {reduced:.2g}, and neighbouring residuals are correlated "
+            f"({structure:.1f} standard deviations): the stated uncertainties are too large or not independent, and "
+            "the intervals are only as good as they are."
+        )
+    if found["prefactor"] <= 0:
+        severe.append("The curve rises with q, so no level cut scatters like it. Look at the curve and its background.")
+    if found["drop"] < _SEEN:
+        severe.append("The curve does not differ from a flat background. Measure longer, or check the background.")
+    for name, limits in settings.limits_by_name.items():
+        values, logarithmic = samples[name], name not in _LINEAR
+        low, high = np.log(limits) if logarithmic else limits
+        place = np.log(values) if logarithmic else values
+        centre, spread = np.median(place), place.std()
+        at_low, at_high = centre - low < 2 * spread, high - centre < 2 * spread
+        at_half = name == "porosity" and 0.5 in limits and (at_high if limits[1] == 0.5 else at_low)
+        if (at_low or at_high) and not at_half:
+            severe.append(
+                f"{name} is at an end of its prior, {limits[0]:g} to {limits[1]:g}. Give a wider range if such values "
+                "are possible; else the model or the q range is wrong."
+            )
+        elif at_half:
+            mild.append(
+                "The porosity is close to 1/2, where the curve changes only with (porosity - 1/2)^2: what it gives is "
+                f"a bound, {np.quantile(np.abs(values - 0.5), 0.975):.3f} for |porosity - 1/2| (97.5 %)."
+            )
+    a = np.median(samples["scaling_parameter"])
+    if a * curve.q[0] > 1:
+        severe.append(
+            f"The knee of the curve lies below the measured range (a q_min = {a * curve.q[0]:.2g}, needed: 1 or less). "
+            "Measure at smaller angles."
+        )
+    if a * curve.q[-1] < 2:
+        severe.append(
+            f"The curve ends before it falls off (a q_max = {a * curve.q[-1]:.2g}, needed: 2 or more). Measure at "
+            "larger angles."
+        )
+    for name in set(_MOST) & set(samples):
+        spread = samples[name].std() / samples[name].mean()
+        if spread > _MOST[name]:
+            severe.append(f"{name} is not determined: its standard deviation is {100 * spread:.0f} % of it.")
+    if found["effective"] < 100:
+        severe.append(
+            f"The draws are worth only {found['effective']:.0f} independent ones: try another seed or a smaller prior."
+        )
+    precision = (curve.intensity / curve.sigma) ** 2
+    if precision.max() > 0.5 * precision.sum():
+        severe.append(
+            f"The point at q = {curve.q[precision.argmax()]:.4g} nm^-1 is stated to be so precise that it rules the "
+            "fit. Check its sigma."
+        )
+    share = np.mean(found["background"] > 0.9 * np.abs(found["fit"]))
+    if share > 0.9:
+        severe.append("The background is nine tenths of nearly all intensities. Subtract what is known of it.")
+    if curve.q[-1] > 60 or curve.q[-1] < 0.02:
+        severe.append(
+            f"q ends at {curve.q[-1]:.3g} nm^-1, which is no range of a small-angle instrument. Check the unit."
+        )
+    return severe, mild
