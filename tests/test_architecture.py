@@ -30,6 +30,7 @@ ALLOWED = {
     "settings": {"grid", "physics", "measurement", "datasets", "trees", "paper", "tiers"},
     "cli": {"grid", "physics", "datasets", "trees", "paper", "results", "tiers", "tasks"},
     "commands": {"inference", "measurement", "tasks"},
+    "explorer": {"grid", "inference", "measurement", "physics", "plotting"},
     "__init__": {"grid", "physics", "measurement", "parameters"},
 }
 # Inside the rooms: only `simulation` composes the physics, and a device is known by `backend` alone.
