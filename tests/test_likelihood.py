@@ -12,7 +12,7 @@ from scipy.optimize import least_squares
 
 import grfsaxs_lib as gx
 from grfsaxs_lib.datasets import reference
-from grfsaxs_lib.emulator import coordinates, emulator
+from grfsaxs_lib.emulator import coordinates, emulator, residuals
 from grfsaxs_lib.inference import curve_model, likelihood, optimise, posterior, spline
 from grfsaxs_lib.inference.settings import DEFAULT
 from grfsaxs_lib.measurement import noise
@@ -300,9 +300,8 @@ def test_noise_of_normalised_curves_has_the_covariance_stated(prepared):
     average, _, _ = prepared.average(clean)
     shares = prepared.model.invariant_shares(average)
     none = np.zeros_like(prepared.model.deviation)
-    (factor,) = optimise.covariance_factors(
-        np.zeros((1, 3)), variance, shares, none, prepared.model.correlations, np.zeros(1)
-    )
+    tables = none, prepared.model.correlations, np.zeros(1), np.zeros((1, 3, 3)), prepared.model.table
+    (factor,) = optimise.covariance_factors(np.zeros((1, 3)), variance, shares, *tables)
     expected = factor @ factor.T - np.sum(shares**2 * variance)  # what was added once more
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     # Each has a standard error of a sixtieth; without the invariant the off-diagonals are 0, here up to a half.
@@ -354,6 +353,74 @@ def test_inputs_hold_fit_errors_noise_and_curve(prepared, measured):
     )
     logs = np.log(gx.normalise_intensity(clean, gx.PAPER_Q))[0]
     assert prepared.inputs(clean)[0, 5] == pytest.approx(logs[:4].mean(), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def offset(three_phases):
+    """A likelihood with known offsets: k^2 is 0.5 for the scale, 2 for the porosity, and grows for the layer."""
+    offsets = np.zeros((3, 10))
+    offsets[:, 0] = np.log([0.5, 2.0, 1.0])
+    offsets[2, 2:4] = 0.7
+    return replace(three_phases, model=replace(three_phases.model, offsets=offsets))
+
+
+def test_offsets_enter_the_covariance_as_stated(three_phases, offset):
+    case, rng = three_phases.emulator.case, np.random.default_rng(RNG)
+    theta = np.stack([rng.uniform(*case.ranges[name], 5) for name in case.outputs], axis=1)
+    curves, variance = three_phases.draw(dict(zip(case.outputs, theta.T, strict=True)), np.full(5, 1e3), rng)
+    points, h = coordinates.to_coordinates(case, theta), 1e-4
+    table, deviation = three_phases.model.table, three_phases.model.deviation
+    slopes = [
+        (spline.look_up(points + d, table, deviation)[0] - spline.look_up(points - d, table, deviation)[0]) / (2 * h)
+        for d in h * np.eye(3)
+    ]
+    plain, widened = (
+        factors @ np.swapaxes(factors, 1, 2)
+        for factors in (this.model.factors(curves, variance, points) for this in (three_phases, offset))
+    )
+    J, k = np.stack(slopes, axis=-1), np.exp(residuals.polynomials(case, theta, 2) @ offset.model.offsets.T / 2)
+    for i in range(5):
+        box = covariance_at(three_phases, theta[i], np.zeros_like(variance[i]), curves[i])
+        Q = k[i] * k[i][:, np.newaxis] * np.linalg.inv(J[i].T @ np.linalg.solve(box, J[i]))
+        expected = J[i] @ Q @ J[i].T
+        # The slopes are differences of tables in single precision.
+        np.testing.assert_allclose(widened[i] - plain[i], expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_calibration_finds_offsets_and_mends_posteriors(three_phases, offset):
+    case, rng, n = three_phases.emulator.case, np.random.default_rng(RNG), 300
+    truth = np.stack([rng.uniform(*case.ranges[name], n) for name in case.outputs], axis=1)
+    curves, variance = offset.draw(dict(zip(case.outputs, truth.T, strict=True)), np.full(n, 1e3), rng)
+    learned, judged = slice(n // 2), slice(n // 2, n)
+    draws = three_phases.posterior(curves[learned], variance[learned], rng)
+    drawn = np.stack([draws[name] for name in case.outputs], axis=-1)
+    mended = replace(three_phases, model=curve_model.calibrated(three_phases.model, truth[learned], drawn))
+
+    def covered(this):
+        """Share of the true values in central 68 % intervals, by output."""
+        found = this.posterior(curves[judged], variance[judged], np.random.default_rng(RNG))
+        ranks = [np.mean(found[name] < truth[judged, i, np.newaxis], axis=1) for i, name in enumerate(case.outputs)]
+        return np.mean(np.abs(np.array(ranks) - 0.5) < 0.34, axis=1)
+
+    before, after, expected = (covered(this) for this in (three_phases, mended, offset))
+    # Of the porosity and the layer fraction: variances are two to three times those stated.
+    assert (before[1:] < expected[1:] - 0.1).all()
+    # The same 150 curves. From as many others a deviation is known to 6 %: a standard error of 0.03 in the share.
+    np.testing.assert_allclose(after, expected, atol=0.1)
+    assert (after[1:] > before[1:] + 0.05).all()
+
+
+def test_calibration_by_curves_of_the_emulator_itself_changes_little(prepared, measured):
+    theta, intensity = measured
+    this = prepared.calibrated(intensity[:300], {name: theta[name][:300] for name in theta}, np.random.default_rng(RNG))
+    curves, variance, _ = prepared.average(intensity[300:])
+    before, after = (fits.posterior(curves, variance, np.random.default_rng(RNG)) for fits in (prepared, this))
+    for name in CASE.outputs:
+        # 300 curves know a deviation to 4 %; offsets can only widen.
+        assert np.median(after[name].std(axis=1) / before[name].std(axis=1)) == pytest.approx(1, abs=0.12), name
+    points = np.zeros((300, 3))
+    noise_alone = (fits.in_volume(np.inf).model.factors(curves, variance, points) for fits in (prepared, this))
+    np.testing.assert_array_equal(*noise_alone)
 
 
 @pytest.mark.parametrize("n", [1, 6, 20])

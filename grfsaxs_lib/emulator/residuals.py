@@ -118,8 +118,13 @@ def shifted(theta, shift):
 
 
 def polynomials(case, theta, degree):
-    """(n_sample, n_term) ndarray: products of Legendre polynomials of the scaled coordinates, the constant first."""
-    values = [np.polynomial.legendre.legvander(x, degree).T for x in to_coordinates(case, theta).T]
+    """(n_sample, n_term) ndarray: `polynomials_at` the scaled coordinates of parameters (n_sample, n_output)."""
+    return polynomials_at(to_coordinates(case, theta), degree)
+
+
+def polynomials_at(coordinates, degree):
+    """(n_sample, n_term) ndarray: products of Legendre polynomials of (n_sample, n_output), the constant first."""
+    values = [np.polynomial.legendre.legvander(x, degree).T for x in coordinates.T]
     powers = itertools.product(range(degree + 1), repeat=len(values))
     return np.stack(
         [np.prod([v[k] for v, k in zip(values, ks, strict=True)], 0) for ks in powers if sum(ks) <= degree], 1

@@ -2,25 +2,37 @@ r"""The model of a measured curve that fits and posteriors share, prepared from 
 
 The log intensity y, averaged over some q values and divided by its own invariant, is taken as normal,
 
-.. math:: y \sim N\big(\mu(a e^u, \epsilon, \nu),\; S R S + N\big), \qquad u \sim N(0, \sigma_u^2),
+.. math:: y \sim N\big(\mu(a e^u, \epsilon, \nu),\; S R S + J Q J^T + N\big), \qquad u \sim N(0, \sigma_u^2),
 
 with the mean :math:`\mu` of the emulator, the residual of a box (deviations S and correlations R of similar structures)
 and the measurement noise N. Tables hold all of it, so that a value takes microseconds.
+
+**Offsets.** What the emulated mean gets wrong varies slowly with the parameters. It looks like other parameters, in
+directions along which S R S is small. Q is the covariance of these offsets, and J holds the derivatives of
+:math:`\mu`. Without `calibrated`, which learns Q from curves that the emulator has not seen, it is 0. It is relative
+to the covariance of the parameters that the box leaves,
+
+.. math:: Q = K\, (J^T (S R S)^{-1} J)^{-1} K, \qquad K = \mathrm{diag}(k_a, k_\epsilon, k_d),
+
+with a polynomial of the coordinates for the logarithm of each :math:`k^2`.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import minimize
 
-from ..emulator.coordinates import from_coordinates, layer_nanometres, prior_limits, to_coordinates
+from ..emulator.coordinates import coordinate_ends, from_coordinates, layer_nanometres, prior_limits, to_coordinates
+from ..emulator.residuals import polynomials_at
 from ..grid import PAPER_Q
 from ..measurement.preprocess import average, porod_invariant
 from ..parameters import check
-from .optimise import covariance_factors
+from .optimise import covariance_factors, informations
 from .settings import Settings
 from .spline import collocation_matrix, collocation_points, look_up
 
 _AT_A_TIME = 1024  # points whose curves are held in memory
+_LARGEST = 8.0  # coefficient of the offsets; a bound that keeps their exponentials finite
 _NEIGHBOURS_AT_A_TIME = 32  # points of which all q of their neighbours are
 
 
@@ -44,6 +56,8 @@ class CurveModel:
         Least and largest coordinate of the layer, on even porosities.
     shift_scale : float
         Standard deviation of the scale shift relative to that of the emulated box.
+    offsets : (n_output, n_term) ndarray or None
+        Coefficients of ln k^2, from `calibrated`.
     """
 
     emulator: object
@@ -54,6 +68,7 @@ class CurveModel:
     correlations: np.ndarray
     thickness: np.ndarray
     shift_scale: float = 1.0
+    offsets: np.ndarray | None = None
 
     @property
     def case(self):
@@ -77,10 +92,27 @@ class CurveModel:
         return look_up(padded(to_coordinates(self.case, theta)), self.table, self.deviation)
 
     def factors(self, curves, variance, points):
-        """(n_sample, n_bin, n_bin) ndarray: Cholesky factors of S R S + N for curves of structures at points."""
+        """(n_sample, n_bin, n_bin) ndarray: Cholesky factors of S R S + J Q J^T + N for structures at points."""
+        return self._factors(points, variance, self.invariant_shares(curves), self.offset_covariance(points))
+
+    def offset_covariance(self, points):
+        """Q (n_sample, 3, 3), of coordinates, at points (n_sample, 3)."""
+        p = self.n_output
+        Q = np.zeros((len(points), 3, 3))
+        if self.offsets is not None:
+            k = np.exp(polynomials_at(points[:, :p], self.settings.offset_degree) @ self.offsets.T / 2)
+            Q[:, :p, :p] = self.box_covariance(points) * k[:, :, np.newaxis] * k[:, np.newaxis]
+        return Q
+
+    def box_covariance(self, points):
+        """(n_sample, n_output, n_output) ndarray: covariance of the coordinates that S R S alone leaves at points."""
+        none = np.zeros((len(points), self.edges.size))
+        factors = self._factors(points, none, none, np.zeros((len(points), 3, 3)))
+        return np.linalg.inv(informations(points, factors, self.table)[:, : self.n_output, : self.n_output])
+
+    def _factors(self, points, variance, shares, Q):
         knots = knot_positions(self.case, points, self.settings)
-        shares = self.invariant_shares(curves)
-        return covariance_factors(points, variance, shares, self.deviation, self.correlations, knots)
+        return covariance_factors(points, variance, shares, self.deviation, self.correlations, knots, Q, self.table)
 
     def scale_shift_sd(self, theta):
         """(n_sample,) ndarray: standard deviation of the scale shift; positive in an infinite box too."""
@@ -106,8 +138,14 @@ class CurveModel:
         noise_level = np.broadcast_to(check("noise_level", noise_level), len(theta))
         variance = self.average_variance(np.log1p(noise_level[:, np.newaxis] / intensity))
         theta[:, 0] *= np.exp(self.scale_shift_sd(theta) * rng.standard_normal(len(theta)))
-        curves, deviation = self.expected(theta)
-        residual = deviation * self.correlated(to_coordinates(self.case, theta), rng)
+        points = padded(to_coordinates(self.case, theta))
+        _, deviation = look_up(points, self.table, self.deviation)
+        residual = deviation * self.correlated(points, rng)
+        if self.offsets is not None:
+            p = self.n_output
+            factors = np.linalg.cholesky(self.offset_covariance(points)[:, :p, :p])
+            points[:, :p] += np.einsum("nij,nj->ni", factors, rng.standard_normal((len(points), p)))
+        curves, _ = look_up(np.clip(points, -1, 1), self.table, self.deviation)
         noise = np.sqrt(variance) * rng.standard_normal(curves.shape)
         noise -= np.sum(self.invariant_shares(curves) * noise, axis=1, keepdims=True)
         return curves + residual + noise, variance
@@ -126,7 +164,8 @@ class CurveModel:
     def in_volume(self, volume):
         """The model of curves of another box, see `Likelihood.in_volume`."""
         shrunk = 1 / np.sqrt(volume)
-        return replace(self, deviation=shrunk * self.deviation, shift_scale=shrunk * self.shift_scale)
+        offsets = self.offsets if np.isfinite(volume) else None  # relative to S R S, which leaves nothing
+        return replace(self, deviation=shrunk * self.deviation, shift_scale=shrunk * self.shift_scale, offsets=offsets)
 
 
 def build(emulator, settings):
@@ -147,6 +186,54 @@ def build(emulator, settings):
     table = _tabulate(emulator, edges, settings)
     deviation, correlations = _scatter(emulator, edges, thickness, settings)
     return CurveModel(emulator, settings, edges, table, deviation, correlations, thickness)
+
+
+def calibrated(model, theta, draws):
+    """Learn the offsets, and the size of the scale shift, from posteriors of curves that the emulator has not seen.
+
+    The covariance of a posterior and Q together should be that of its mean around the truth. The coefficients of Q and
+    `shift_scale` make the true parameters most likely, under a normal prior of the change of its logarithm and of all
+    coefficients but the constants.
+
+    Parameters
+    ----------
+    model : CurveModel
+        Without offsets.
+    theta : (n_sample, n_output) ndarray
+        True parameters.
+    draws : (n_sample, n_draws, n_output) ndarray
+        From their posteriors.
+
+    Returns
+    -------
+    CurveModel
+    """
+    case, p, settings = model.case, model.n_output, model.settings
+    drawn = to_coordinates(case, draws.reshape(-1, p)).reshape(draws.shape)
+    means = drawn.mean(axis=1)
+    away = drawn - means[:, np.newaxis]
+    stated = np.einsum("nki,nkj->nij", away, away) / (drawn.shape[1] - 1)
+    error = means - to_coordinates(case, theta)
+    box, basis = model.box_covariance(padded(means)), polynomials_at(means, settings.offset_degree)
+    low, high = coordinate_ends(case)[:, 0]
+    shift = 2 / (high - low) * model.scale_shift_sd(draws.mean(axis=1))
+    share = np.minimum(shift**2 / stated[:, 0, 0], 1)  # of the scale shift in the variance of ln a
+
+    def cost(unknowns):
+        """Negative log posterior of the coefficients and of the change of ln `shift_scale`, less a constant."""
+        coefficients = unknowns[:-1].reshape(p, -1)
+        k, grown = np.exp(basis @ coefficients.T / 2), np.ones((len(basis), p))
+        grown[:, 0] = np.sqrt(1 + np.expm1(2 * unknowns[-1]) * share)
+        total = stated * grown[:, :, np.newaxis] * grown[:, np.newaxis]
+        total += box * k[:, :, np.newaxis] * k[:, np.newaxis]
+        square = np.einsum("ni,ni->n", error, np.linalg.solve(total, error[..., np.newaxis])[..., 0])
+        prior = np.sum(coefficients[:, 1:] ** 2) / settings.offset_variation**2
+        prior += unknowns[-1] ** 2 / settings.shift_variation**2
+        return (np.sum(np.log(np.linalg.det(total)) + square) + prior) / 2
+
+    n = p * basis.shape[1] + 1
+    best = minimize(cost, np.zeros(n), method="L-BFGS-B", bounds=[(-_LARGEST, _LARGEST)] * n).x
+    return replace(model, offsets=best[:-1].reshape(p, -1), shift_scale=model.shift_scale * np.exp(best[-1]))
 
 
 def padded(x):

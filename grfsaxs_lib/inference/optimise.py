@@ -43,17 +43,28 @@ class Maxima(NamedTuple):
         return Maxima(*(array[rows] for array in self))
 
 
-def covariance_factors(points, variance, shares, deviation, correlations, positions):
-    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + N = L L^T at the points.
+def covariance_factors(points, variance, shares, deviation, correlations, positions, offsets, table):
+    """(n_sample, n_bin, n_bin) ndarray: lower triangular L, S R S + J Q J^T + N = L L^T at the points.
 
     R is interpolated between the `correlations` (n_knot, n_bin, n_bin), at `positions` among them. Curves are
     divided by their invariant, to which the averages contribute `shares` w, so noise of diagonal variance D becomes
-    N = (1 - 1 w^T) D (1 - w 1^T). That leaves no noise along w; what the invariant has is added once more.
+    N = (1 - 1 w^T) D (1 - w 1^T). That leaves no noise along w; what the invariant has is added once more. The
+    `offsets` Q (n_sample, 3, 3) are a covariance of coordinates, and J the derivatives of the `table` along these.
     """
     factors = np.zeros((*variance.shape, variance.shape[1]))
-    tables = points, variance, shares, deviation, correlations, positions, factors
+    tables = points, variance, shares, deviation, correlations, positions, offsets, table, factors
     over_samples(_covariance_factors, len(variance), *tables)
     return factors
+
+
+def informations(points, factors, table):
+    """(n_sample, 3, 3) ndarray: J^T C^-1 J at points (n_sample, 3), with the `covariance_factors` of C.
+
+    J are the derivatives of the averaged curves of the `table` along the coordinates.
+    """
+    result = np.empty((len(points), 3, 3))
+    over_samples(_informations, len(points), points, factors, table, result)
+    return result
 
 
 @jit
@@ -65,10 +76,19 @@ def _dot(one, other):
 
 
 @jit
-def _covariance_factors(first, last, points, variance, shares, deviation, correlations, positions, factors):
+def _covariance_factors(
+    first, last, points, variance, shares, deviation, correlations, positions, offsets, table, factors
+):
     n_bin = variance.shape[1]
     for m in range(first, last):
-        S, weights, L = np.empty(n_bin), np.empty((3, 4)), factors[m]
+        S, weights, slopes, L = np.empty(n_bin), np.empty((3, 4)), np.empty((3, 4)), factors[m]
+        J, QJ = np.zeros((4, n_bin)), np.zeros((3, n_bin))
+        if offsets[m, 0, 0] > 0:
+            evaluate(table, points[m], weights, slopes, J)
+            for p in range(3):
+                for q in range(3):
+                    for i in range(n_bin):
+                        QJ[p, i] += offsets[m, p, q] * J[q + 1, i]
         common = shares[m] * variance[m]
         invariant = _dot(shares[m], common)
         interpolate(deviation, points[m], weights, S)
@@ -79,6 +99,7 @@ def _covariance_factors(first, last, points, variance, shares, deviation, correl
             for j in range(i + 1):
                 R = (1 - share) * below[i, j] + share * above[i, j]
                 total = S[i] * S[j] * R - common[i] - common[j] + 2 * invariant
+                total += J[1, i] * QJ[0, j] + J[2, i] * QJ[1, j] + J[3, i] * QJ[2, j]
                 for k in range(j):
                     total -= L[i, k] * L[j, k]
                 if i == j:
@@ -96,6 +117,17 @@ def _whiten(L, rows):
             for k in range(i):
                 total -= L[i, k] * rows[r, k]
             rows[r, i] = total / L[i, i]
+
+
+@jit
+def _informations(first, last, points, factors, table, informations):
+    for m in range(first, last):
+        weights, slopes, value = np.empty((3, 4)), np.empty((3, 4)), np.empty((4, factors.shape[1]))
+        evaluate(table, points[m], weights, slopes, value)
+        _whiten(factors[m], value)
+        for p in range(3):
+            for q in range(3):
+                informations[m, p, q] = _dot(value[p + 1], value[q + 1])
 
 
 @jit

@@ -35,6 +35,12 @@ class Settings:
         Of R towards the identity.
     clip : float
         Deviations at which a residual is clipped before it enters R.
+    offset_degree : int
+        Of the polynomials for the variance of the offsets.
+    offset_variation : float
+        Standard deviation of their coefficients but for the constant, before they are learned.
+    shift_variation : float
+        Standard deviation of the logarithm of the size of scale shifts, before it is learned with them.
     start_steps : tuple of int
         Every so many points of the table are in the starting grid.
     starts : int
@@ -67,6 +73,9 @@ class Settings:
     local_weight: float = 0.7
     shrinkage: float = 0.1
     clip: float = 4.0
+    offset_degree: int = 2
+    offset_variation: float = 1.0
+    shift_variation: float = 0.1
     start_steps: tuple = (5, 1, 5)
     starts: int = 6
     chi_square: tuple = (0.2, 2.5)
