@@ -25,7 +25,9 @@ def main(arguments=None):
     p.add_argument("files", nargs="+", type=Path, metavar="FILE")
     p.add_argument("--unit", help="unit of q where the file has none: 1/nm or 1/A")
     p.add_argument("--columns", type=lambda text: text.split(","), help="of a text: q,intensity,sigma,dq")
-    p.add_argument("--phases", type=_phases, default=2, help="2, 3 or auto: as both, the likelier is kept")
+    p.add_argument(
+        "--phases", choices=("2", "3", "auto"), default="2", help="auto: as 2 and as 3, the likelier is kept"
+    )
     p.add_argument("--spectral-density", default="paper", metavar="NAME", help="paper, power or peak")
     p.add_argument(
         "--smoothing-length", type=float, help="of the filter between two cuts [nm] (default: 0, 1 in three phases)"
@@ -37,8 +39,8 @@ def main(arguments=None):
         "--layer-fraction", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior, 3 phases"
     )
     p.add_argument(
-        "--layer-contrast", type=float, nargs="+", metavar="DENSITY",
-        help="of the layer, where the pore's is 0 and the solid's 1: a number, or two for a range (default: 0.65)",
+        "--layer-contrast", type=lambda text: tuple(map(float, text.split(","))), metavar="DENSITY[,DENSITY]",
+        help="of the layer, where the pore's is 0 and the solid's 1, or its range (default: 0.65)",
     )  # fmt: skip
     p.add_argument("--relative-error", type=float, help="of the intensity, where the file has none")
     p.add_argument("--seed", type=int, default=0)
@@ -46,10 +48,6 @@ def main(arguments=None):
         "--out", type=Path, default=Path("grfsaxs_results"), help="folder for results (default: %(default)s)"
     )
     sys.exit(_analyse_files(parser.parse_args(arguments)))
-
-
-def _phases(text):
-    return text if text == "auto" else int(text)
 
 
 def _analyse_files(given):
@@ -62,6 +60,7 @@ def _analyse_files(given):
     names = ("phases", "spectral_density", "smoothing_length", "q_range", "scaling_parameter", "porosity")
     names += ("layer_fraction", "layer_contrast", "relative_error", "seed")
     arguments = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    arguments["phases"] = given.phases if given.phases == "auto" else int(given.phases)
     if len(arguments.get("layer_contrast", ())) == 1:
         arguments["layer_contrast"] = arguments["layer_contrast"][0]
     try:

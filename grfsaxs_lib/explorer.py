@@ -3,7 +3,7 @@ r"""The explorer of notebook 00: sliders for a structure, its slice and its curv
 `simulate_box` makes what the sliders ask for in a small box, `measure` a measurement of a sample of this material,
 `draw` the picture of both, and `show` the sliders in a notebook. The measured sample is macroscopic. In two phases its
 curve has a closed form (`inference.level_cut`). With a layer it has none, and the mean of a few boxes takes its place.
-The estimate is that of `inference.analyse`, which knows two phases alone; `judge` says what this means for a layer.
+The estimate is that of `inference.analyse` for two phases; `judge` says what this means for a layer.
 
 The drawings that explain an experiment, a curve and the ruler of lengths stand at the end.
 """

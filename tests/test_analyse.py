@@ -185,7 +185,7 @@ def test_warnings_name_the_reason():
     pinned = curve.sigma.copy()
     pinned[60] = 1e-9 * curve.intensity[60]
     text, reliable = reasons(gx.Curve(curve.q, curve.intensity, pinned, curve.dq))
-    assert "so precise that it rules the fit" in text and not reliable
+    assert "so precise that it decides the fit" in text and not reliable
     loud = gx.Curve(curve.q, curve.intensity + 1e6 * curve.intensity.max(), curve.sigma, curve.dq)
     assert not reasons(loud)[1]
 

@@ -2,13 +2,13 @@ r"""Shell sums of three-phase structures: what boxes say about a macroscopic sam
 
 A macroscopic sample shows the ensemble mean of the squared transform, without the average over neighbouring waves of
 Eq. (4). So these files keep the mean square over the modes of narrow shells of |q|, and that for each phase, so that
-any contrast of the layer is a linear combination (`combine`). There are three kinds, of the same seeds:
+any contrast of the layer is a linear combination. There are three kinds, of the same seeds:
 
 * *fine*: structures at the paper's own 512³ voxels of 0.5 nm, the truth up to its scatter from box to box;
 * *coarse*: the same boxes in 256³ voxels of 1 nm. They cost a seventh and scatter with the fine ones, to 0.2 % below
-  q = 1.6 nm\ :sup:`-1`, so many of them tell the mean and a few fine ones the ratio;
+  q = 1.6 nm\ :sup:`-1`, so the mean is learned from many of them, and the difference from a few fine ones;
 * *control*: the coarse field cut at the quantiles :math:`\epsilon(1-\nu)` and :math:`\epsilon` without any filter. Its
-  mean over all fields is known in closed form, so what it is off by in a box tells most of what the others are.
+  mean over all fields is known in closed form. In each box it deviates from it nearly as the structures do from theirs.
 
 Parameters are uniform on the ranges of the case, keys are those of a namespace of their own. Files are listed in
 ``SHA256SUMS`` and never rewritten. To make those that are missing:
@@ -82,25 +82,6 @@ def shells():
     n_mode = np.bincount(of_square, counts)[:-1]
     q = PAPER_GRID.q_spacing * np.bincount(of_square, counts * np.sqrt(squares))[:-1] / n_mode
     return Shells(edges, q, n_mode.astype(int), of_square)
-
-
-def combine(partial, layer_density):
-    """Intensity of any density of the layer, where the pore's is zero and the solid's one.
-
-    Parameters
-    ----------
-    partial : (..., 3, n_q) ndarray
-        In the order of `TERMS`.
-    layer_density : array_like
-        Broadcast against the leading axes.
-
-    Returns
-    -------
-    (..., n_q) ndarray
-    """
-    rho = np.asarray(layer_density)[..., np.newaxis]
-    layer, solid, both = np.moveaxis(partial, -2, 0)
-    return rho * both - rho * (1 - rho) * layer + (1 - rho) * solid
 
 
 def simulate(case, level, indices, device="cpu", progress=None):
@@ -192,7 +173,7 @@ def write(case, level, first, found, device="cpu"):
 
 
 def load(level):
-    """All structures of a level that are there, of both cases, those of each in the order of their indices.
+    """All structures of a level that are listed, of both cases, those of each in the order of their indices.
 
     Returns
     -------
@@ -220,6 +201,11 @@ def load(level):
     if not parts:
         raise FileNotFoundError(f"no shell sums of {level} structures in {directory()}")
     return {name: np.concatenate([part[name].astype(float) for part in parts]) for name in parts[0]}
+
+
+def digest():
+    """SHA-256 of the list of all files: what was learned from them can say so."""
+    return _digest(directory() / _MANIFEST)
 
 
 def _listed():

@@ -112,8 +112,9 @@ class Analysis:
         data = data.assign_coords(q=("q", self.curve.q, {"units": "nm-1"}))
         for name in set(data) & set(VARIABLES) - {"intensity"}:
             data[name].attrs["units"] = VARIABLES[name].unit
-        if "specific_surface" in data:
-            data["specific_surface"].attrs["units"] = "nm-1"
+        for name, unit in (("specific_surface", "nm-1"), ("layer_thickness", "nm")):
+            if name in data:
+                data[name].attrs["units"] = unit
         family = self.settings.spectral_density
         data.attrs = {
             "curve": self.curve.name,
@@ -149,7 +150,7 @@ class Analysis:
 
 def analyse(
     curve, *, phases=2, spectral_density="paper", shape=None, smoothing_length=None, q_range=None,
-    scaling_parameter=None, porosity=None, layer_fraction=None, layer_contrast=LAYER_CONTRAST, relative_error=None,
+    scaling_parameter=None, porosity=None, layer_fraction=None, layer_contrast=None, relative_error=None,
     seed=0,
 ):  # fmt: skip
     """Infer scaling parameter and porosity of a macroscopic sample of two phases.
@@ -181,8 +182,9 @@ def analyse(
         volume of pore and layer, 0.1 to 0.9.
     layer_fraction : (float, float), optional
         Range of the prior in three phases, uniform: the share of the layer in pore and layer, 0.05 to 0.5.
-    layer_contrast : float or (float, float)
-        Density of the layer, where the pore's is 0 and the solid's 1; a pair is the range of a uniform prior.
+    layer_contrast : float or (float, float), optional
+        Density of the layer in three phases, where the pore's is 0 and the solid's 1: 0.65 by default, as in the
+        paper; a pair is the range of a uniform prior.
     relative_error : float, optional
         Standard deviation of the intensity over the intensity, in place of the curve's own. Without either it is
         estimated from the roughness of the curve, and a warning says so.
@@ -202,24 +204,20 @@ def analyse(
     AnalysisWarning
         If the result is not reliable.
     """
+    q_range = _check_q_range(q_range)
+    limits = {"scaling_parameter": scaling_parameter, "porosity": porosity, "layer_fraction": layer_fraction}
+    contrast = LAYER_CONTRAST if layer_contrast is None else layer_contrast
+    _check_phases(phases, limits, layer_contrast, smoothing_length, spectral_density != "paper" or shape)
     if phases == "auto":
-        if (scaling_parameter, porosity, layer_fraction) != (None, None, None):
-            raise ValueError("with phases='auto' the priors of two and three phases differ; leave them out")
         common = {"q_range": q_range, "relative_error": relative_error, "seed": seed}
-        analysis = _likelier(curve, common, layer_contrast)
+        analysis = _likelier(curve, common, contrast)
     else:
         if phases == 2:
-            limits = zip(level_cut_model.LIMITS.values(), (scaling_parameter, porosity), strict=True)
-            limits = [known if given is None else given for known, given in limits]
-            settings = level_cut_model.settings_of(spectral_density, shape, *limits, smoothing_length or 0.0)
-        elif phases == 3:
-            if spectral_density != "paper" or shape:
-                raise ValueError("three phases are known for the paper's spectral density alone")
-            limits = {"scaling_parameter": scaling_parameter, "porosity": porosity, "layer_fraction": layer_fraction}
-            settings = three_phase_model.settings_of(limits, layer_contrast, smoothing_length)
-            curve, q_range = _inside(curve, q_range, settings)
+            ends = [known if limits[name] is None else limits[name] for name, known in level_cut_model.LIMITS.items()]
+            settings = level_cut_model.settings_of(spectral_density, shape, *ends, smoothing_length or 0.0)
         else:
-            raise ValueError(f"phases must be 2, 3 or 'auto'; got {phases!r}")
+            settings = three_phase_model.settings_of(limits, contrast, smoothing_length)
+            curve, q_range = _inside(curve, q_range, settings.smoothing_length)
         used, remarks = _prepare(curve, q_range, relative_error)
         analysis = _infer(used, settings, np.random.default_rng(seed), remarks)
     if not analysis.reliable:
@@ -228,19 +226,34 @@ def analyse(
     return analysis
 
 
+def _check_phases(phases, limits, layer_contrast, smoothing_length, other_density):
+    """Raise unless the number of phases and the arguments that depend on it go together."""
+    if phases not in (2, 3, "auto"):
+        raise ValueError(f"phases must be 2, 3 or 'auto'; got {phases!r}")
+    if phases != 2 and other_density:
+        raise ValueError("three phases are known for the paper's spectral density alone")
+    if phases == 2 and not (limits["layer_fraction"] is None and layer_contrast is None):
+        raise ValueError("layer_fraction and layer_contrast are of three phases: give phases=3")
+    if phases == "auto" and any(given is not None for given in (smoothing_length, *limits.values())):
+        raise ValueError("leave smoothing_length and priors out with phases='auto': they differ for two and three")
+
+
 def _likelier(curve, common, layer_contrast):
-    """The likelier of the analyses as two phases and as three, with a remark on the other."""
+    """The likelier of the analyses as two phases and as three, of the same points, with a remark on the other."""
     models = {"two phases": {"phases": 2}, "three phases": {"phases": 3, "layer_contrast": layer_contrast}}
-    low, high = (end / three_phase_model.PAPER_LENGTH for end in three_phase_model.Q_LIMITS)
-    asked = common["q_range"] or (low, high)
-    common |= {"q_range": (max(asked[0], low), min(asked[1], high))}  # the same points for both
-    _, analyses = compare(curve, models, **common)
+    curve, q_range = _inside(curve, common["q_range"], three_phase_model.PAPER_LENGTH)
+    _, analyses = compare(curve, models, **common | {"q_range": q_range})
     (name, best), (other_name, other) = sorted(analyses.items(), key=lambda item: -item[1].log_evidence)
+    better = best.log_evidence - other.log_evidence
     remark = (
         f"Analysed as {name}, chi-square {best.chi_square:.4g} of {best.degrees_of_freedom}. As {other_name} it is "
-        f"{other.chi_square:.4g} of {other.degrees_of_freedom}; the logarithm of the evidence is "
-        f"{best.log_evidence - other.log_evidence:.1f} lower (5 is decisive)."
+        f"{other.chi_square:.4g} of {other.degrees_of_freedom}; the logarithm of the evidence is {better:.1f} lower "
+        "(5 is decisive)."
     )
+    if better < 5:
+        return replace(
+            best, warnings=[f"The number of phases is not decided. {remark}", *best.warnings], reliable=False
+        )
     return replace(best, warnings=[*best.warnings, remark])
 
 
@@ -258,7 +271,7 @@ def _infer(curve, settings, rng, remarks):
     background = level - prefactor * drawn.mean_signal
     samples = settings.samples(x)
     chi_square, freedom = float(linear.chi_square[0]), curve.q.size - 2 - best.size
-    flat = np.sum(((curve.intensity - linear.mean_intensity) / curve.sigma) ** 2)
+    flat = np.sum(noise.whiten(curve.intensity - linear.mean_intensity) ** 2)
     found = {
         "chi_square": chi_square, "freedom": freedom, "residuals": noise.whiten(curve.intensity - fitted),
         "drop": flat - chi_square, "effective": effective, "fit": fitted, "background": np.median(background),
@@ -266,7 +279,7 @@ def _infer(curve, settings, rng, remarks):
     }  # fmt: skip
     severe, mild = judge(curve, settings, samples, found)
     severe += [note for note in curve.notes if "contradicts" in note]
-    bic = chi_square + (best.size + 2) * np.log(curve.q.size)
+    bic = chi_square + noise.log_determinant + (best.size + 2) * np.log(curve.q.size)
     return Analysis(
         curve, settings, samples, prefactor / level_cut.PAPER_SCALE, background, fitted, chi_square, freedom,
         log_evidence, bic, effective, severe + mild + remarks, not severe,
@@ -314,16 +327,23 @@ def compare(curve, models, **arguments):
     return table, analyses
 
 
-def _inside(curve, q_range, settings):
-    """The range of q that the simulations of three phases reach, and a note on the curve if it goes beyond."""
-    low, high = (end / settings.smoothing_length for end in three_phase_model.Q_LIMITS)
+def _check_q_range(q_range):
+    q_range = (0.0, np.inf) if q_range is None else q_range
+    if np.shape(q_range) != (2,) or any(end is None for end in q_range):
+        raise ValueError(f"q_range must be two numbers (low, high) in nm^-1; got {q_range!r}")
+    return tuple(q_range)
+
+
+def _inside(curve, q_range, smoothing_length):
+    """A curve and the range of q that the simulations of three phases reach; a note says if that leaves points out."""
     if not isinstance(curve, Curve):
         return curve, q_range  # `_prepare` says what is wrong
-    q_range = (low, high) if q_range is None else (max(q_range[0], low), min(q_range[1], high))
-    if curve.q[-1] > high:
-        note = f"Points beyond q = {high:.3g} nm^-1 were left out: the simulations of three phases end there."
+    low, high = (end / smoothing_length for end in three_phase_model.Q_LIMITS)
+    asked = (curve.q >= q_range[0]) & (curve.q <= q_range[1])
+    if (asked & ((curve.q < low) | (curve.q > high))).any():
+        note = f"Points outside q = {low:.3g} to {high:.3g} nm^-1 were left out: the simulations end there."
         curve = replace(curve, notes=[*curve.notes, note])
-    return curve, q_range
+    return curve, (max(q_range[0], low), min(q_range[1], high))
 
 
 def _prepare(curve, q_range, relative_error):
@@ -332,9 +352,6 @@ def _prepare(curve, q_range, relative_error):
         raise ValueError(
             f"curve must be a Curve, from read_curve or Curve(q, intensity, ...); got {type(curve).__name__}"
         )
-    q_range = (0.0, np.inf) if q_range is None else q_range
-    if np.shape(q_range) != (2,) or any(end is None for end in q_range):
-        raise ValueError(f"q_range must be two numbers (low, high) in nm^-1; got {q_range!r}")
     used = (curve.q >= q_range[0]) & (curve.q <= q_range[1])
     if np.count_nonzero(used) < _LEAST_POINTS:
         raise ValueError(

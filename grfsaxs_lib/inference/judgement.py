@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import stats
 
+from . import three_phase_model
+
 _MISFIT = 1e-4  # probability of a chi-square as large, below which the model does not describe a curve
 _STRUCTURED = 4.5  # standard deviations (2/sqrt n) by which the Durbin-Watson statistic may lie below 2
 _PATTERN = 0.01  # share of the intensity that a pattern in the residuals may have, if sigma is larger
@@ -36,23 +38,8 @@ def judge(curve, settings, samples, found):
         severe.append("The curve rises with q, so no level cut scatters like it. Look at the curve and its background.")
     if found["drop"] < _SEEN:
         severe.append("The curve does not differ from a flat background. Measure longer, or check the background.")
-    for name, limits in settings.limits_by_name.items():
-        values, logarithmic = samples[name], name not in _LINEAR
-        low, high = np.log(limits) if logarithmic else limits
-        place = np.log(values) if logarithmic else values
-        centre, spread = np.median(place), place.std()
-        at_low, at_high = centre - low < 2 * spread, high - centre < 2 * spread
-        at_half = name == "porosity" and 0.5 in limits and (at_high if limits[1] == 0.5 else at_low)
-        if (at_low or at_high) and not at_half:
-            severe.append(
-                f"{name} is at an end of its prior, {limits[0]:g} to {limits[1]:g}. Give a wider range if such values "
-                "are possible; else the model or the q range is wrong."
-            )
-        elif at_half:
-            mild.append(
-                "The porosity is close to 1/2, where the curve changes only with (porosity - 1/2)^2: what it gives is "
-                f"a bound, {np.quantile(np.abs(values - 0.5), 0.975):.3f} for |porosity - 1/2| (97.5 %)."
-            )
+    for reasons, more in zip((severe, mild), _at_ends(settings, samples), strict=True):
+        reasons += more
     a = np.median(samples["scaling_parameter"])
     if a * curve.q[0] > 1:
         severe.append(
@@ -72,10 +59,15 @@ def judge(curve, settings, samples, found):
         severe.append(
             f"The draws are worth only {found['effective']:.0f} independent ones: try another seed or a smaller prior."
         )
+    if "layer_fraction" in samples and a < (least := three_phase_model.CALIBRATED * settings.smoothing_length):
+        severe.append(
+            f"Below a = {least:g} nm the mean curve of three phases is not known well: errors are up to four times the "
+            "stated ones. Take the result for a first guess."
+        )
     precision = (curve.intensity / curve.sigma) ** 2
     if precision.max() > 0.5 * precision.sum():
         severe.append(
-            f"The point at q = {curve.q[precision.argmax()]:.4g} nm^-1 is stated to be so precise that it rules the "
+            f"The point at q = {curve.q[precision.argmax()]:.4g} nm^-1 is stated to be so precise that it decides the "
             "fit. Check its sigma."
         )
     share = np.mean(found["background"] > 0.9 * np.abs(found["fit"]))
@@ -85,4 +77,29 @@ def judge(curve, settings, samples, found):
         severe.append(
             f"q ends at {curve.q[-1]:.3g} nm^-1, which is no range of a small-angle instrument. Check the unit."
         )
+    return severe, mild
+
+
+def _at_ends(settings, samples):
+    """Reasons and remarks on parameters that are at an end of their prior."""
+    severe, mild, two_phases = [], [], "layer_fraction" not in settings.limits_by_name
+    for name, limits in settings.limits_by_name.items():
+        values, logarithmic = samples[name], name not in _LINEAR
+        low, high = np.log(limits) if logarithmic else limits
+        place = np.log(values) if logarithmic else values
+        centre, spread = np.median(place), place.std()
+        at_low, at_high = centre - low < 2 * spread, high - centre < 2 * spread
+        at_half = two_phases and name == "porosity" and 0.5 in limits and (at_high if limits[1] == 0.5 else at_low)
+        if (at_low or at_high) and name == "layer_contrast":
+            mild.append(
+                f"layer_contrast is at an end of its prior, {limits[0]:g} to {limits[1]:g}. The curve hardly narrows "
+                "it, or its best value lies beyond."
+            )
+        elif (at_low or at_high) and not at_half:
+            severe.append(f"{name} is at an end of its prior, {limits[0]:g} to {limits[1]:g}. {settings.beyond_prior}")
+        elif at_half:
+            mild.append(
+                "The porosity is close to 1/2, where the curve changes only with (porosity - 1/2)^2: what it gives is "
+                f"a bound, {np.quantile(np.abs(values - 0.5), 0.975):.3f} for |porosity - 1/2| (97.5 %)."
+            )
     return severe, mild

@@ -68,6 +68,8 @@ class Settings:
         shapes = [np.log(self.shape[name]) for name in self.free]
         return np.array([np.log(self.scaling_parameter), self.porosity, *shapes])
 
+    beyond_prior = "Give a wider range if such values are possible; else the model or the q range is wrong."
+
     def model(self, curve):
         """The `Model` of a curve."""
         return Model(curve, self)

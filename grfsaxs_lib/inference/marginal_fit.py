@@ -12,9 +12,12 @@ least-squares :math:`\hat A`,
 
 .. math:: \ln L(\theta) = -\tfrac12 \chi^2_{\min} - \tfrac12 \ln\det X^T C^{-1} X - \ln |\hat A| .
 
-The posterior of :math:`\theta` has a prior uniform in :math:`\ln a`, in the porosity and in the logarithms of shape
-parameters. It is drawn by importance sampling: a starting grid, least squares from its best points, and three rounds of
-t distributions around what has been found.
+A model may have errors of its own, correlated between q, whose relative covariance E it states at the best fit. Then
+:math:`C = \mathrm{diag}\,\sigma^2 + (\hat A F) E (\hat A F)^T` from there on.
+
+The posterior of :math:`\theta` has a prior uniform in :math:`\ln a`, in fractions of volume and in the logarithms of
+shape parameters. It is drawn by importance sampling: a starting grid, least squares from its best points, and three
+rounds of t distributions around what has been found.
 """
 
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ from scipy.optimize import least_squares
 
 _DRAWS = (400, 400, 1500)  # of each round
 _FREEDOM = 5  # of the t distributions
+_STARTS = 8  # of least squares
 
 
 class Noise:
@@ -106,7 +110,7 @@ def fit(model, intensity, sigma, rng):
     x : (n, n_parameter) ndarray
         Coordinates.
     best : (n_parameter,) ndarray
-        The most likely of all.
+        The most likely of the last round.
     log_evidence, effective : float
         The integral of the likelihood over the prior, and the effective sample size of the last round.
     noise : Noise
@@ -143,7 +147,7 @@ def fit(model, intensity, sigma, rng):
     if not np.isfinite(values).any():  # a curve that rises with q: no result, but one can look at it
         sign = -1
         values = log_posterior(grid)
-    starts = _separate(grid[np.argsort(-values)[:60]], width / np.array(counts))[:5]
+    starts = _separate(grid[np.argsort(-values)[:100]], width / np.array(counts))[:_STARTS]
     found = [optimum(start, 40) for start in starts]
     best = min(found, key=lambda one: one.cost).x
     error = model.error(best)
@@ -153,6 +157,11 @@ def fit(model, intensity, sigma, rng):
         noise = Noise(sigma, size[:, np.newaxis] * error)
         found = [optimum(one.x, 15) for one in found]
     maxima = [(one.x, one.jac.T @ one.jac) for one in found]
+    return *_sample(log_posterior, maxima, width, rng), noise
+
+
+def _sample(log_posterior, maxima, width, rng):
+    """Draws, the best of them, evidence and effective sample size, by importance sampling around the maxima."""
     centres = np.array([point for point, _ in maxima])
     heights = log_posterior(centres)
     keep = heights > heights.max() - 12
@@ -176,7 +185,7 @@ def fit(model, intensity, sigma, rng):
             shares = np.append(np.ones(40), 10)
     log_evidence = np.log(np.mean(np.exp(log_weights - log_weights.max()))) + log_weights.max() - np.log(width).sum()
     chosen = rng.choice(len(x), len(x), p=weights)
-    return x[chosen], x[values.argmax()], log_evidence, 1 / np.sum(weights**2), noise
+    return x[chosen], x[values.argmax()], log_evidence, 1 / np.sum(weights**2)
 
 
 def _separate(points, distance):

@@ -2,10 +2,10 @@ r"""How the mean curves of three phases are learned from shell sums (`datasets.s
 
 The mean of what boxes show is found by penalised least squares, for each shell of q by itself, in two steps:
 
-1. of the coarse structures. What their control (the sharp cuts of the same field) is off by, from a mean that is known
-   in closed form, stands among the regressors, so that most of the scatter from box to box is taken away;
-2. of the difference between fine structures and the mean of step 1, with what the coarse structures of the same seeds
-   are off by among the regressors.
+1. of the coarse structures. The deviations of their control (the sharp cuts of the same field) from its mean, which is
+   known in closed form, are regressors: they take most of the scatter from box to box away;
+2. of the difference between fine structures and the mean of step 1. Regressors are the deviations of the coarse
+   structures of the same seeds, and of their control.
 
 Every regression is linear in the intensities, so that it aims at the mean, not at the mean logarithm. To learn again:
 
@@ -28,7 +28,7 @@ from .three_phase_model import FILE, LIMITS, coordinates
 
 SHAPE = (9, 7, 7)
 """Coefficients along ln a, porosity and the root of the layer fraction."""
-GROUPS = 8
+GROUPS = 16
 """Groups of structures that are left out in turn."""
 
 _PENALTIES = 10.0 ** np.arange(-7.0, -1)  # relative to weights of mean one
@@ -333,12 +333,12 @@ def main():
     """Learn from all shell sums that are there, and write the tables of the package."""
     everything = list(range(GROUPS))
     others = [[group for group in everything if group != left_out] for left_out in everything]
-    halves = [everything[::2], everything[1::2]]
+    halves = [everything[: GROUPS // 2], everything[GROUPS // 2 :]]  # others than those that choose penalties
     whole, *parts = (to_tables(one) for one in learn([everything, *others, *halves]))
     deviations = np.sqrt((GROUPS - 1) / GROUPS) * (np.array(parts[:GROUPS]) - whole)
     halves = np.array(parts[GROUPS:]) - whole
     np.savez_compressed(
-        FILE, q=shell_sums.shells().q, coefficients=whole.astype(np.float32),
+        FILE, made_from=shell_sums.digest(), q=shell_sums.shells().q, coefficients=whole.astype(np.float32),
         deviations=deviations.astype(np.float16), halves=halves.astype(np.float16),
     )  # fmt: skip
 

@@ -26,19 +26,24 @@ from scipy.ndimage import spline_filter1d
 from scipy.special import ndtri
 
 from ..emulator.coordinates import layer_thickness
+from ..parameters import CASES
 from . import level_cut, level_cut_model
+from .filter_ratio import PAPER_LENGTH
 from .smearing import smeared, smearing
 from .spline import evaluate_alone, jit, over_samples
 
 FILE = Path(__file__).with_name("three_phase_model.npz")
-PAPER_LENGTH = 1.0  # nm, width of the filter of the structures that were learned from
-LIMITS = {"scaling_parameter": (0.8, 8.0), "porosity": (0.1, 0.9), "layer_fraction": (0.05, 0.5)}
+_LOW, _HIGH = (CASES[f"three_phase_{level}"].ranges for level in ("low", "high"))
+LIMITS = {name: (_LOW[name][0], _HIGH[name][1]) for name in _LOW}
 """What was learned: ranges of the parameters [nm, 1, 1], for a filter of 1 nm."""
 Q_LIMITS = (0.004, 3.06)
 """Of the curves that can be analysed, for a filter of 1 nm [nm^-1]; the plateau goes on below q = 0.03 nm^-1."""
+CALIBRATED = 1.5
+"""Scaling parameter over the filter below which the mean is not known well enough for intervals to be trusted."""
 TERMS = ("T", "S", "cosine", "sine")
 
 _STEP = 0.02
+_COHERENT = 0.995  # most that the waves of T and S may have in common
 _LOG_Q = np.arange(np.log(0.004), np.log(3.6), _STEP)  # nodes of a curve
 
 
@@ -61,15 +66,20 @@ class Tables:
     deviations: np.ndarray
 
 
-@lru_cache(maxsize=1)
-def tables():
-    """The `Tables` of the package."""
+@lru_cache(maxsize=3)
+def tables(part="all"):
+    """The `Tables` learned from ``all`` structures, or from the ``first`` or ``second`` half of them alone."""
     with np.load(FILE) as file:
-        return Tables(*(file[name].astype(np.float64) for name in ("q", "coefficients", "deviations")))
+        q, coefficients, deviations, halves = (
+            file[name].astype(np.float64) for name in ("q", "coefficients", "deviations", "halves")
+        )
+    if part == "all":
+        return Tables(q, coefficients, deviations)
+    return Tables(q, coefficients + halves[("first", "second").index(part)], np.sqrt(2) * deviations)
 
 
 def coordinates(a, porosity, layer_fraction):
-    """(n, 3) ndarray: places in the tables, from -1 to 1, for a filter of 1 nm."""
+    """(n, 3) ndarray: coordinates of the tables, from -1 to 1, for a filter of 1 nm."""
     columns = []
     for values, (low, high), change in zip(
         (a, porosity, layer_fraction), LIMITS.values(), (np.log, np.asarray, np.sqrt), strict=True
@@ -93,7 +103,7 @@ def _look_up(first, last, points, coefficients, values):
         evaluate_alone(coefficients, points[i], weights, slopes, values[i])
 
 
-def log_intensity(a, porosity, layer_fraction, layer_density, coefficients=None):
+def log_intensity(a, porosity, layer_fraction, layer_density, q, coefficients):
     """Logarithm of the mean intensity of a unit volume at the nodes of ln q, for a filter of 1 nm.
 
     Parameters
@@ -102,25 +112,24 @@ def log_intensity(a, porosity, layer_fraction, layer_density, coefficients=None)
         Scaling parameter [nm].
     porosity, layer_fraction, layer_density : (n,) ndarray
         The density in [0, 1].
-    coefficients : ndarray, optional
-        In place of those of `tables`.
+    q, coefficients : ndarray
+        Of `Tables`.
 
     Returns
     -------
     (n, n_node) ndarray
     """
-    known = tables()
-    values = look_up(
-        coordinates(a, porosity, layer_fraction), known.coefficients if coefficients is None else coefficients
-    )
-    inside = np.clip(_LOG_Q, np.log(known.q[0]), np.log(known.q[-1]))
-    y = CubicSpline(np.log(known.q), values.reshape(len(a), len(TERMS), -1), axis=-1)(inside)
+    values = look_up(coordinates(a, porosity, layer_fraction), coefficients)
+    inside = np.clip(_LOG_Q, np.log(q[0]), np.log(q[-1]))
+    y = CubicSpline(np.log(q), values.reshape(len(a), len(TERMS), -1), axis=-1)(inside)
     first, second = (_closed_form(np.log(a), one) for one in (porosity * (1 - layer_fraction), porosity))
     phase = np.exp(_LOG_Q) * (a * layer_thickness(porosity, layer_fraction))[:, np.newaxis]
+    both, solid = np.maximum(y[:, 0], 0.01) * first, np.maximum(y[:, 1], 0.01) * second
     cross = np.sqrt(first * second) * (y[:, 2] * np.cos(phase) + y[:, 3] * np.sin(phase))
+    bound = _COHERENT * np.sqrt(both * solid)  # of Cauchy and Schwarz
+    cross = np.clip(cross, -bound, bound)
     rho = layer_density[:, np.newaxis]
-    total = rho**2 * y[:, 0] * first + (1 - rho) ** 2 * y[:, 1] * second + 2 * rho * (1 - rho) * cross
-    return np.log(np.maximum(total, 1e-12 * second)) + 3 * np.log(a)[:, np.newaxis]
+    return np.log(rho**2 * both + (1 - rho) ** 2 * solid + 2 * rho * (1 - rho) * cross) + 3 * np.log(a)[:, np.newaxis]
 
 
 def _closed_form(log_a, porosity):
@@ -142,6 +151,8 @@ class Settings:
         Density of the layer, where the pore's is 0 and the solid's 1, or its range.
     smoothing_length : float
         Width of the filter [nm].
+    part : str
+        Of the structures that the model was learned from, see `tables`; halves are for tests.
     """
 
     scaling_parameter: tuple
@@ -149,12 +160,13 @@ class Settings:
     layer_fraction: tuple
     layer_contrast: object
     smoothing_length: float = PAPER_LENGTH
+    part: str = "all"
     spectral_density: str = "paper"
 
     @property
     def starts(self):
         """Values of each parameter on the grid that a fit starts from."""
-        return [24, 8, 6, *[4] * (len(self.limits_by_name) - 3)]
+        return [32, 12, 8, *[4] * (len(self.limits_by_name) - 3)]
 
     @property
     def limits_by_name(self):
@@ -169,6 +181,11 @@ class Settings:
         first, *others = self.limits_by_name.values()
         return np.array([np.log(first), *others])
 
+    beyond_prior = (
+        "Give a wider range if yours is narrower than that of the simulations, or another smoothing_length; else the "
+        "sample is not what they know."
+    )
+
     def model(self, curve):
         """The `Model` of a curve."""
         return Model(curve, self)
@@ -180,7 +197,7 @@ class Settings:
         a, length = np.exp(a), self.smoothing_length / PAPER_LENGTH
         found["layer_thickness"] = a * layer_thickness(porosity, layer_fraction)
         sharp = 2 / np.pi * level_cut.correlation_slope("paper") * np.exp(-(ndtri(porosity) ** 2) / 2) / a
-        y = look_up(coordinates(a / length, porosity, layer_fraction), tables().coefficients)
+        y = look_up(coordinates(a / length, porosity, layer_fraction), tables(self.part).coefficients)
         found["specific_surface"] = sharp * y.reshape(len(x), len(TERMS), -1)[:, 1, -1]  # as Porod's law goes
         return found
 
@@ -195,7 +212,7 @@ def settings_of(given, layer_contrast, smoothing_length):
         if name == "scaling_parameter":
             known = tuple(length * end for end in known)
         ends[name] = known if given[name] is None else given[name]
-        if np.shape(ends[name]) != (2,) or not known[0] <= ends[name][0] < ends[name][1] <= known[1]:
+        if np.shape(ends[name]) != (2,) or not _within(ends[name], known):
             raise ValueError(
                 f"{name} must be a range (low, high) inside that of the simulations, {known[0]:g} to {known[1]:g}"
                 + (" for this smoothing_length" if name == "scaling_parameter" else "")
@@ -212,6 +229,11 @@ def settings_of(given, layer_contrast, smoothing_length):
     return Settings(**ends, layer_contrast=contrast, smoothing_length=length)
 
 
+def _within(ends, known):
+    """Whether a range lies in another, but for rounding."""
+    return known[0] * (1 - 1e-9) <= ends[0] < ends[1] <= known[1] * (1 + 1e-9)
+
+
 class Model:
     """Smeared mean intensity of three phases at the points of a curve."""
 
@@ -219,18 +241,20 @@ class Model:
         self.settings, self.q = settings, curve.q
         self.points, self.weights = smearing(curve.q, curve.dq, curve.slit_length)
         self.log_points = np.log(self.points * settings.smoothing_length / PAPER_LENGTH)
+        self.known = tables(settings.part)
 
     def __call__(self, x, coefficients=None):
         """(n, n_q) ndarray: intensity of a unit volume at coordinates (n, n_parameter)."""
         scale = PAPER_LENGTH / self.settings.smoothing_length
         density = x[:, 3] if x.shape[1] > 3 else np.full(len(x), float(self.settings.layer_contrast))
-        curves = log_intensity(scale * np.exp(x[:, 0]), x[:, 1], x[:, 2], density, coefficients)
+        coefficients = self.known.coefficients if coefficients is None else coefficients
+        curves = log_intensity(scale * np.exp(x[:, 0]), x[:, 1], x[:, 2], density, self.known.q, coefficients)
         rows = np.pad(spline_filter1d(curves, 3, axis=1, mode="mirror"), [(0, 0), (1, 1)], mode="reflect")
         signal = smeared(rows, _LOG_Q[0], _STEP, np.zeros(len(x)), self.log_points, self.weights, -4.0)
         return signal / scale**3
 
     def error(self, x):
         """(n_q, n_group) ndarray: columns whose squares add up to the relative error covariance of the model at x."""
-        known, here = tables(), self(x[np.newaxis])[0]
+        known, here = self.known, self(x[np.newaxis])[0]
         changed = [self(x[np.newaxis], known.coefficients + one)[0] / here - 1 for one in known.deviations]
         return np.transpose(changed)

@@ -1,13 +1,16 @@
-"""Write the table of grfsaxs_level_cut.py from the closed form: python integrations/sasview/make_table.py"""
+"""Write the tables of the plug-ins for SasView: python integrations/sasview/make_table.py"""
 
 from pathlib import Path
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 from scipy.stats import norm
 
-from grfsaxs_lib.inference import level_cut
+from grfsaxs_lib.inference import level_cut, three_phase_model
 
+FOLDER = Path(__file__).parent
 T = np.linspace(0, 2.4, 17)
+LOG_Q = np.linspace(np.log(0.03), np.log(3.06), 140)  # for a filter of 1 nm
 
 
 def table():
@@ -18,8 +21,15 @@ def table():
     return np.block([[np.zeros((1, 1)), T[np.newaxis]], [log_s[:, np.newaxis], np.transpose(columns)]])
 
 
+def splines():
+    """(n_a, n_porosity, n_layer, 4, n_q) ndarray of float32: coefficients of three phases at even steps of ln q."""
+    known = three_phase_model.tables()
+    values = known.coefficients.reshape(*known.coefficients.shape[:3], len(three_phase_model.TERMS), -1)
+    inside = np.clip(LOG_Q, *np.log(known.q[[0, -1]]))
+    return CubicSpline(np.log(known.q), values, axis=-1)(inside).astype(np.float32)
+
+
 if __name__ == "__main__":
-    target = Path(__file__).with_name("grfsaxs_level_cut.txt")
-    np.savetxt(
-        target, table(), fmt="%.5f", header="made by make_table.py: t in the first row, ln(a q) in the first column"
-    )
+    header = "made by make_table.py: t in the first row, ln(a q) in the first column"
+    np.savetxt(FOLDER / "grfsaxs_level_cut.txt", table(), fmt="%.5f", header=header)
+    np.savez_compressed(FOLDER / "grfsaxs_three_phase.npz", log_q=LOG_Q, splines=splines())
