@@ -51,9 +51,9 @@ def judge(curve, settings, samples, found):
             f"The curve ends before it falls off (a q_max = {a * curve.q[-1]:.2g}, needed: 2 or more). Measure at "
             "larger angles."
         )
-    for name in set(_MOST) & set(samples):
-        spread = samples[name].std() / samples[name].mean()
-        if spread > _MOST[name]:
+    for name, most in _MOST.items():
+        spread = samples[name].std() / samples[name].mean() if name in samples else 0.0
+        if spread > most:
             severe.append(f"{name} is not determined: its standard deviation is {100 * spread:.0f} % of it.")
     if found["effective"] < 100:
         severe.append(
