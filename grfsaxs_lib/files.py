@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -68,6 +69,12 @@ def git_commit():
         return "unknown"
     # An installed copy may lie inside some other project's repository.
     return commit + ("+changes" if changes else "") if tracked else "unknown"
+
+
+def sha256(path):
+    """Digest of a file, as ``sha256sum`` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -14,13 +14,12 @@ By Babinet's principle the two two-phase cases are one problem: two-phase low po
     python -m grfsaxs_lib.datasets.reference --device gpu    # minutes
 """
 
-import hashlib
 import re
 
 import numpy as np
 
 from .. import results
-from ..files import moved_into_place
+from ..files import moved_into_place, sha256
 from ..grid import PAPER_GRID, PAPER_Q
 from ..paper import numbers
 from ..parameters import CASES, Case
@@ -118,13 +117,8 @@ def _digests():
     return digests
 
 
-def _digest(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _add_to_list(path):
-    digests = _digests() | {path.name: _digest(path)}
+    digests = _digests() | {path.name: sha256(path)}
     with moved_into_place(directory() / _MANIFEST) as temporary:
         temporary.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())))
 
@@ -229,7 +223,7 @@ def load(case, split, *, noise_replicate=None):
     if not blocks:
         raise FileNotFoundError(f"no reference curves of {case} {split} in {directory()}: make them, see reference.py")
     for one in blocks:
-        if _digest(one.path) != digests[one.path.name]:
+        if sha256(one.path) != digests[one.path.name]:
             raise DamagedError(f"{one.path} is not the file that {_MANIFEST} lists; {_REMEDY}")
     heads = [_read(one) for one in blocks]
     dataset = block.join(blocks, heads, np.concatenate([arrays["intensity"] for _, arrays in heads]))

@@ -16,7 +16,6 @@ Parameters are uniform on the ranges of the case, keys are those of a namespace 
     python -m grfsaxs_lib.datasets.shell_sums three_phase_low
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,7 +24,7 @@ import numpy as np
 import xarray as xr
 
 from .. import results
-from ..files import moved_into_place
+from ..files import moved_into_place, sha256
 from ..grid import PAPER_GRID, Grid
 from ..parameters import CASES
 from ..physics import backend, field, structure
@@ -194,7 +193,7 @@ def load(level):
         case, found, *_ = block.parse_name(name)
         if found == level:
             path = directory() / name
-            if not path.exists() or _digest(path) != digest:
+            if not path.exists() or sha256(path) != digest:
                 raise block.DamagedError(f"{path} is not the file that {_MANIFEST} lists; restore it from git")
             _, arrays = block.read(path, names, required=())
             parts.append(arrays | {"case": np.full(len(arrays["index"]), CASE_NAMES.index(case))})
@@ -205,7 +204,7 @@ def load(level):
 
 def digest():
     """SHA-256 of the list of all files: what was learned from them can say so."""
-    return _digest(directory() / _MANIFEST)
+    return sha256(directory() / _MANIFEST)
 
 
 def _listed():
@@ -217,13 +216,9 @@ def _listed():
 
 def _list_files():
     digests = _listed()
-    digests |= {path.name: _digest(path) for path in directory().glob("*.nc") if path.name not in digests}
+    digests |= {path.name: sha256(path) for path in directory().glob("*.nc") if path.name not in digests}
     with moved_into_place(directory() / _MANIFEST) as temporary:
         temporary.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())))
-
-
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main():

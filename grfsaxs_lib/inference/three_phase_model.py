@@ -153,6 +153,8 @@ class Settings:
         Width of the filter [nm].
     part : str
         Of the structures that the model was learned from, see `tables`; halves are for tests.
+    spectral_density : str
+        Always that of the paper.
     """
 
     scaling_parameter: tuple

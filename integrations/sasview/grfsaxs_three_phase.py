@@ -48,6 +48,7 @@ parameters = [
     ["sld_solvent", "1e-6/Ang^2", 0.0, [-inf, inf], "sld", "scattering length density in the pores"],
 ]
 
+# SasView loads each file by itself, so what follows stands in grfsaxs_level_cut.py, too.
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 # First row: nothing, then thresholds t. Other rows: ln(a q), then ln of I / (contrast^2 a^3) of a sharp cut.
 _TABLE = np.loadtxt(os.path.join(_FOLDER, "grfsaxs_level_cut.txt"))
