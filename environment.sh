@@ -110,6 +110,7 @@ while True:
 recipe() {
     printf '%s\n' "$venv"
     cat requirements.lock pyproject.toml
+    [[ $command != book ]] || cat docs/book/requirements.txt
 }
 
 works() {
@@ -162,7 +163,9 @@ build_environment() {
     supervise "$python" -m pip install --quiet --no-input --disable-pip-version-check uv
     # Without byte-code the first imports of every kernel take two to three times as long.
     local install=("$python" -m uv pip install --quiet --python "$python" --compile-bytecode)
-    if [[ $device == cpu ]]; then
+    if [[ $command == book ]]; then
+        supervise "${install[@]}" --constraint requirements.lock -r docs/book/requirements.txt -e .
+    elif [[ $device == cpu ]]; then
         supervise "${install[@]}" --require-hashes -r requirements.lock
         supervise "${install[@]}" --no-deps -e .
     else

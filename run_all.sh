@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab|analyse] [TIER] [options]
+usage: ./run_all.sh [quick|laptop|paper|generate|status|verify|test|lab|book|analyse] [TIER] [options]
        ./run_all.sh analyse FILE ... [options]
 
   laptop          all notebooks at sizes for two cores and no GPU (default)
@@ -12,8 +12,11 @@ usage: ./run_all.sh [quick|laptop|paper|generate|status|test|lab|analyse] [TIER]
   paper           512^3 voxels and the paper's number of curves: a GPU or a cluster
   generate TIER   only the data sets of a tier: makes the shards that are missing or damaged
   status TIER     what is finished of a tier, what is missing, and how long the rest takes
+  verify TIER     whether a finished run, of the laptop tier if none is named, agrees with the committed claims
   test            ruff, the unit tests, the quick tier, every notebook with its solutions under nbval, the claims
   lab             JupyterLab in the same environment; options that are not below go to JupyterLab
+  book            the lessons with their results, all texts and the API reference as a web site in data/book/html;
+                  has an environment of its own, .venv-book
   analyse FILE    the structure behind measured curves; its own options: ./run_all.sh analyse --help
 
   --device gpu    simulate and train on a CUDA GPU (status: what was trained there); has an environment of its own,
@@ -46,8 +49,8 @@ scheduler=
 shards=
 from=
 extra=()
-[[ ${1-} =~ ^(quick|laptop|paper|generate|status|test|lab|analyse)$ ]] && command=$1 && shift
-[[ $command =~ ^(generate|status)$ && ${1-} =~ ^(quick|laptop|paper)$ ]] && tier=$1 && shift
+[[ ${1-} =~ ^(quick|laptop|paper|generate|status|verify|test|lab|book|analyse)$ ]] && command=$1 && shift
+[[ $command =~ ^(generate|status|verify)$ && ${1-} =~ ^(quick|laptop|paper)$ ]] && tier=$1 && shift
 [[ $command == analyse ]] && extra=("$@") && set --
 while (($#)); do
     case $1 in
@@ -73,6 +76,7 @@ done
     fail "--scheduler goes with quick, laptop, paper or generate"
 [[ -z $shards || $shards =~ ^[1-9][0-9]*/[1-9][0-9]*$ ]] || fail "--shards takes k/n, as in 3/28; got '$shards'"
 [[ -z $shards || $command == generate ]] || fail "--shards goes with generate"
+[[ $device == cpu || $command != book ]] || fail "--device does not go with book"
 [[ ! $command =~ ^(generate|status)$ || -n $tier ]] || fail "$command takes a tier: ./run_all.sh $command laptop"
 
 # The folder of the script itself, whatever links lead to it; ./ keeps cd from looking elsewhere.
@@ -91,6 +95,7 @@ fi
 
 venv=$PWD/.venv
 [[ $device == cpu ]] || venv=$PWD/.venv-gpu
+[[ $command != book ]] || venv=$PWD/.venv-book
 python=$venv/bin/python
 # shellcheck source=environment.sh
 source ./environment.sh
@@ -126,7 +131,9 @@ make_environment
 case $command in
     test) run_tests ;;
     analyse) cd "$caller" && exec "$python" -m grfsaxs_lib.commands analyse ${extra[@]+"${extra[@]}"} ;;
+    book) exec "$python" docs/book/build.py ;;
     lab) exec "$python" -m jupyter lab ${extra[@]+"${extra[@]}"} notebooks/00_start_here.ipynb ;;
     generate | status) pipeline exec "$command" "$tier" ;;
+    verify) pipeline exec verify "${tier:-laptop}" ;;
     *) pipeline exec run "$command" ;;
 esac

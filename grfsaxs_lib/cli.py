@@ -1,10 +1,12 @@
-"""What `run_all.sh` does inside its environment: run the notebooks of a tier, make its data sets, tell its status.
+"""What `run_all.sh` does inside its environment: run or verify a tier, make its data sets, tell its status.
 
 A tier is a table of notebook parameters, and nothing else.
 """
 
 import argparse
+import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -17,7 +19,7 @@ from pathlib import Path
 from . import files, results, tasks, tiers
 from .datasets import keys, reference, store
 from .grid import PAPER_GRID, SmallBoxWarning
-from .paper import claims
+from .paper import claims, verify
 from .physics import backend
 from .trees import runs, samples, training
 
@@ -140,6 +142,61 @@ def _print_written(tier, start):
 
 def _shown(path):
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+# --------------------------------------------------------------------------- verify
+
+
+def verify_run(tier):
+    """Compare a finished run with the committed claims, print what differs, and end with status 1 if anything does."""
+    committed = verify.read_committed(tier)
+    _check_finished(tier)
+    table = verify.compare_claims(claims.claims_table(tier), committed)
+    times = table["outcome"] == "time"
+    wrong = table[~times & (table["outcome"] != "agrees")]
+    print(f"Times and their ratios ({tier} tier), which are not compared")
+    print(_as_text(table.loc[times, ["id", "committed", "here", "unit"]]))
+    if not wrong.empty:
+        print("\nClaims that differ from the committed ones")
+        print(_as_text(wrong))
+    print(f"\n{(~times).sum() - len(wrong)} of {(~times).sum()} claims agree with the committed ones")
+    figures = results.figure_directory(tier)
+    names = _figure_names()
+    missing = [name for name in names if not any(figures.glob(f"{name}.*"))]
+    print(f"{len(names) - len(missing)} of {len(names)} figures and tables are in {_shown(figures)}", end="")
+    print(f"; missing: {', '.join(missing)}" if missing else "")
+    if missing or not wrong.empty:
+        sys.exit(1)
+
+
+def _as_text(table):
+    return table.astype(object).fillna("").to_markdown(index=False, tablefmt="simple", floatfmt=".4g")
+
+
+def _check_finished(tier):
+    """End with the command that is due, unless all notebooks have run one after the other to their ends."""
+    executed = results.data_directory(tier) / "executed"
+    if not executed.is_dir():
+        sys.exit(f"run_all.sh: there is no run of the {tier} tier to verify; make it with: ./run_all.sh {tier}")
+    before = ""
+    for notebook in find_notebooks():
+        try:
+            about = json.loads((executed / notebook.name).read_text(encoding="utf-8"))["metadata"]["papermill"]
+        except (FileNotFoundError, ValueError, KeyError):
+            about = {"end_time": None, "exception": None}
+        # The checks of notebook 99 fail where a claim contradicts its expected verdict: that is told below.
+        failed = about["exception"] and not notebook.name.startswith("99")
+        if failed or (about["end_time"] or "") <= before:
+            go_on = f"go on with: ./run_all.sh {tier} --from {notebook.name[:2]}"
+            sys.exit(f"run_all.sh: the run of the {tier} tier is unfinished; {go_on}")
+        before = about["end_time"]
+
+
+def _figure_names():
+    """Names of the figures and tables that the notebooks write, without suffixes."""
+    cells = (cell for path in find_notebooks() for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return sorted(set(re.findall(r'"((?:fig\d\d|n\d\d|table\d)_\w+|claims|claims_summary|settings)"', code)))
 
 
 # ---------------------------------------------------------------- data sets, status
@@ -271,6 +328,8 @@ def _do(p):
         run_notebooks(p.tier, p.device, p.scheduler, p.first)
     elif p.task == "generate":
         generate(p.tier, p.device, p.scheduler, p.shards)
+    elif p.task == "verify":
+        verify_run(p.tier)
     else:
         print_status(p.tier, p.device)
     print(end="", flush=True)  # an output that takes no more is told here, not when Python ends
@@ -279,7 +338,7 @@ def _do(p):
 def main(arguments=None):
     """Entry point of ``python -m grfsaxs_lib.cli``; see ``run_all.sh --help`` for the options."""
     parser = argparse.ArgumentParser(prog="run_all.sh")
-    parser.add_argument("task", choices=("run", "generate", "status"))
+    parser.add_argument("task", choices=("run", "generate", "status", "verify"))
     parser.add_argument("tier", choices=tiers.TIERS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--scheduler", default="")

@@ -31,8 +31,8 @@ CASE_COLOURS = dict(zip(CASES, COLOURS.values(), strict=False))
 """One colour for each case, the same in every figure."""
 
 PHASE_NAMES = ("pore", "layer", "solid")
-PHASE_COLOURS = ("#000000", "#999999", "#FFFFFF")
-"""Pore black, layer (water) grey, solid white, as in figure 7."""
+PHASE_COLOURS = ("#000000", COLOURS["sky"], "#F0E2BE")
+"""Pore black, layer (water) blue, solid of the colour of sand, in slices and in three dimensions."""
 
 RECONSTRUCTION = {
     "mosaic": "ABC;DBC",
@@ -85,6 +85,23 @@ def label_panels(axes):
     axes = np.ravel(np.asarray(axes, dtype=object))
     for letter, ax in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", axes, strict=False):
         ax.set_title(letter, loc="left", fontweight="bold")
+
+
+def label_log_axis(axis, subs=(1, 2, 5)):
+    """Label a logarithmic axis of a few decades with plain numbers: 0.1, 0.2, 0.5, 1, ...
+
+    Parameters
+    ----------
+    axis : matplotlib.axis.Axis
+        ``ax.xaxis`` or ``ax.yaxis``.
+    subs : sequence of float
+        First digits that have a label.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plot_curves(ax, q, intensity, *, label=None, **style):
@@ -146,7 +163,7 @@ def plot_coloured_curves(ax, q, intensity, values, *, limits, **style):
 
 
 def plot_slice(ax, phases, *, voxel_size):
-    """Show one slice of a phase map: pore black, layer grey, solid white.
+    """Show one slice of a phase map in the colours of the phases.
 
     Parameters
     ----------
@@ -196,11 +213,11 @@ def _show(ax, image, voxel_size, **style):
 
 
 def render_structure(phases, *, voxel_size):
-    r"""Draw a cube of a structure in perspective, without a graphics card: figure 2.
+    r"""Render a cube of a structure in parallel projection, without a graphics card.
 
-    Marching cubes give the surface of all that is not pore. Each triangle has the colour of the phase behind it and is
-    shaded by its angle to the light and by ambient occlusion, that is the share of matter in front of it. Matplotlib
-    paints the triangles from far to near; it sorts them and does not test depths, so that a few edges are ragged.
+    A ray for each pixel goes through the smoothed indicator function of layer and solid, to its first crossing of 1/2.
+    Faces of the cube are lit evenly. Inner surfaces are shaded by their angle to the light, by the shadow of what lies
+    in its way, and by ambient occlusion, that is the share of matter in front of them.
 
     Parameters
     ----------
@@ -212,86 +229,153 @@ def render_structure(phases, *, voxel_size):
     Returns
     -------
     (n, m, 3) ndarray of float64
-        Red, green and blue in [0, 1], cropped to the picture, for `Axes.imshow`.
+        Red, green and blue in [0, 1]: the smallest rectangle around the projected cube, for `Axes.imshow`.
 
     Raises
     ------
     ValueError
         If `phases` is not a three-dimensional cube, or holds nothing but pore.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+    from matplotlib.colors import to_rgb
     from scipy import ndimage
 
     phases = np.asarray(phases).T
     if phases.ndim != 3 or len(set(phases.shape)) != 1 or not phases.any():
         raise ValueError(f"phases must be a cube that is not all pore; got shape {phases.shape}")
-    # A rim of pore closes the surface at the faces of the cube.
-    matter = np.pad(ndimage.gaussian_filter((phases != 0).astype(np.float32), 1.0), _RIM)
-    triangles, normals = _visible_surface(matter)
-    colours = _shaded_colours(phases, matter, triangles.mean(axis=1), normals, voxel_size)
-    # Twice the resolution of a printed column; the mean of 2 x 2 pixels smooths the edges.
-    canvas = FigureCanvasAgg(Figure(figsize=(4.6, 4.6), dpi=500, layout="none"))
-    scene = canvas.figure.add_axes((0, 0, 1, 1), projection="3d", proj_type="persp", focal_length=1.2)
-    span = (_RIM, len(phases) + _RIM - 1)
-    scene.set(xlim=span, ylim=span, zlim=span, box_aspect=(1, 1, 1))
-    scene.view_init(elev=30, azim=-34)
-    scene.set_axis_off()
-    look = {"facecolors": colours, "edgecolors": colours, "linewidths": 0.1, "antialiaseds": False}
-    scene.add_collection3d(Poly3DCollection(triangles, **look))
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3] / 255
-    pixels = pixels.reshape(len(pixels) // 2, 2, -1, 2, 3).mean(axis=(1, 3))
-    painted = (pixels < 1).any(axis=2)
-    return pixels[np.ix_(painted.any(axis=1), painted.any(axis=0))]
+    matter, solid = (ndimage.gaussian_filter(part.astype(np.float32), 1.0) for part in (phases != 0, phases == 2))
+    shape, rays, entries, faces, lengths = _rays_into_cube(len(phases))
+    depths = _first_crossing(matter, entries, -_CAMERA, lengths)
+    seen = np.isfinite(depths)
+    positions = entries[seen] - depths[seen, np.newaxis] * _CAMERA
+    normals, cut = np.eye(3)[faces[seen]] * np.sign(_CAMERA), depths[seen] == 0
+    normals[~cut] = _outward_normals(matter, positions[~cut])
+    shade = 0.64 + 0.45 * (normals @ _LIGHT).clip(0)
+    shade[~cut] = _inner_shade(matter, positions[~cut], normals[~cut], voxel_size)
+    behind = np.where(cut[:, np.newaxis], positions, positions - normals)  # one voxel below an inner surface
+    share = (3 * _look_up(solid, behind) - 1).clip(0, 1)[:, np.newaxis]  # 0 layer, 1 solid
+    _, layer, sand = (np.array(to_rgb(colour)) for colour in PHASE_COLOURS)
+    pixels = np.ones((np.prod(shape), 3))
+    pixels[rays[seen]] = shade[:, np.newaxis] * (layer + share * (sand - layer))
+    # The mean of 2 x 2 rays smooths the edges.
+    return pixels.reshape(shape[0] // 2, 2, shape[1] // 2, 2, 3).mean(axis=(1, 3)).clip(0, 1)
 
 
-_RIM = 2  # voxels
-_CAMERA = np.array([0.72, -0.48, 0.5])  # direction towards it, as of `view_init` above
-_LIGHT = np.array([0.35, -0.45, 0.82])
-_LAYER_BLUE, _SOLID_SAND = np.array([0.34, 0.71, 0.91]), np.array([0.93, 0.86, 0.70])
+def plot_structure(ax, phases, *, voxel_size):
+    """Show a cube of a structure, rendered by `render_structure`, with the length of its edge: figure 2.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    phases : (N, N, N) array_like of int
+        0 pore, 1 layer, 2 solid, with axes z, y, x.
+    voxel_size : float
+        Voxel edge [nm].
+
+    Returns
+    -------
+    matplotlib.image.AxesImage
+    """
+    edge, (width, height) = len(phases) * voxel_size, _HALF_SIZE
+    extent = edge * np.array([-width, width, -height, height])
+    drawn = ax.imshow(render_structure(phases, voxel_size=voxel_size), extent=extent, interpolation="antialiased")
+    # The scale: a line below the lower right edge, parallel to it and as long.
+    ends = edge * (np.array([[0.5, -0.5, -0.57], [0.5, 0.5, -0.57]]) @ _PLANE)
+    line = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "shrinkA": 0, "shrinkB": 0, "linewidth": 0.8}
+    ax.annotate("", *ends, arrowprops=line)
+    angle = np.degrees(np.arctan2(*(ends[1] - ends[0])[::-1]))
+    words = {"rotation": angle, "rotation_mode": "anchor", "ha": "center", "va": "top"}
+    ax.annotate(f"{edge:g} nm", ends.mean(axis=0), (1, -3), textcoords="offset points", fontsize=7, **words)
+    ax.set_ylim(ends[:, 1].min() - 0.03 * edge, None)
+    ax.set_axis_off()
+    return drawn
 
 
-def _visible_surface(matter):
-    """Triangles (n, 3, 3) and outward normals (n, 3) of the surface of matter that may face the camera."""
-    from skimage.measure import marching_cubes
+_AZIMUTH, _ELEVATION = np.radians(-36), np.radians(27)
+_CAMERA = np.array([np.cos(_AZIMUTH) * np.cos(_ELEVATION), np.sin(_AZIMUTH) * np.cos(_ELEVATION), np.sin(_ELEVATION)])
+"""Direction towards the viewer, with axes x, y, z."""
 
-    vertices, faces, slopes, _ = marching_cubes(matter, 0.5)
-    normals = slopes[faces].mean(axis=1)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-9)
-    seen = normals @ _CAMERA > -0.25  # perspective shows a little of what faces away
-    return vertices[faces][seen], normals[seen]
+_PLANE = np.array([[-np.sin(_AZIMUTH), np.cos(_AZIMUTH), 0], [0, 0, 0]]).T
+_PLANE[:, 1] = np.cross(_CAMERA, _PLANE[:, 0])
+"""Directions to the right and upwards in the picture, as columns."""
+
+_HALF_SIZE = np.abs(_PLANE).sum(axis=0) / 2  # of the picture of a cube of edge 1
+_LIGHT = np.array([0.35, -0.5, 0.79])  # direction towards it
+_N_PIXEL = 850  # along the height of the picture in a printed column, but at most eight a voxel
 
 
-def _shaded_colours(phases, matter, centres, normals, voxel_size):
-    """Colours (n, 3) of triangles: that of the phase one voxel behind, times light and ambient occlusion."""
+def _rays_into_cube(n):
+    """Shape of the picture, and of each ray that meets a cube of n voxels: index, entry, axis of its face, length."""
+    width, height = n * _HALF_SIZE
+    rows = 2 * min(_N_PIXEL, 8 * n)
+    columns = 2 * round(rows * width / height / 2)
+    right = np.linspace(-width, width, 2 * columns + 1)[1::2]
+    up = np.linspace(height, -height, 2 * rows + 1)[1::2]
+    points = np.stack(np.meshgrid(right, up), axis=-1).reshape(-1, 2) @ _PLANE.T + n / 2
+    near = np.where(_CAMERA > 0, n, 0)  # no component is 0: each ray crosses all six planes
+    crossings = (near - points) / _CAMERA
+    entry = crossings.min(axis=1)
+    lengths = entry - ((n - near - points) / _CAMERA).max(axis=1)
+    rays = np.flatnonzero(lengths > 0)
+    entries = points[rays] + entry[rays, np.newaxis] * _CAMERA
+    return (rows, columns), rays, entries, crossings[rays].argmin(axis=1), lengths[rays]
+
+
+def _look_up(volume, positions):
+    """Values of a volume at positions (n, 3) [voxel] from its corner; beyond its faces it stays constant."""
     from scipy import ndimage
 
-    def at(volume, positions):
-        return ndimage.map_coordinates(volume, positions.T, order=1)
+    return ndimage.map_coordinates(volume, positions.T - 0.5, order=1, mode="nearest")
 
-    solid = np.pad(ndimage.gaussian_filter((phases == 2).astype(np.float32), 0.7), _RIM, mode="edge")
-    share = np.clip(3 * at(solid, centres - normals)[:, None] - 1, 0, 1)  # 0 layer, 1 solid, blended over a voxel
+
+def _first_crossing(matter, starts, direction, lengths, step=0.7):
+    """Distance from each start along a direction to the first point where matter exceeds 1/2; infinite for none."""
+    distances = np.full(len(starts), np.inf)
+    before = _look_up(matter, starts)
+    distances[before > 0.5] = 0.0
+    left, reach = np.flatnonzero(before <= 0.5), 0.0
+    while left.size:
+        reach += step
+        left = left[lengths[left] > reach]
+        now = _look_up(matter, starts[left] + reach * direction)
+        hit = now > 0.5
+        found = left[hit]
+        distances[found] = reach - step * (now[hit] - 0.5) / (now[hit] - before[found])
+        before[left] = now
+        left = left[~hit]
+    return distances
+
+
+def _outward_normals(matter, positions):
+    """Unit vectors (n, 3) against the gradient of matter."""
+    slopes = [_look_up(matter, positions - one) - _look_up(matter, positions + one) for one in np.eye(3)]
+    normals = np.stack(slopes, axis=1)
+    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-9)
+
+
+def _inner_shade(matter, positions, normals, voxel_size):
+    """Brightness (n,) of inner surfaces: light, shadow and ambient occlusion."""
+    from scipy import ndimage
+
+    above = positions + normals
+    lengths = np.where(_LIGHT > 0, len(matter) - above, -above) / _LIGHT
+    lit = np.isinf(_first_crossing(matter, above, _LIGHT, lengths.min(axis=1), step=1.5))
     occlusion = np.mean(
         [
-            at(ndimage.gaussian_filter(matter, width), centres + 1.5 * width * normals)
+            _look_up(ndimage.gaussian_filter(matter, width, mode="constant"), positions + 1.5 * width * normals)
             for width in np.array([2, 4, 8]) / voxel_size  # length scales of 2, 4 and 8 nm
         ],
         axis=0,
     )
-    shade = (0.6 + 0.45 * (normals @ _LIGHT).clip(0)) * (1.05 - 1.3 * occlusion).clip(0.2, 1)
-    return (((1 - share) * _LAYER_BLUE + share * _SOLID_SAND) * shade[:, None]).clip(0, 1)
+    light = (normals @ _LIGHT).clip(0) * np.where(lit, 0.5, 0.3)
+    return (0.6 + light) * (1.05 - 1.2 * occlusion).clip(0.15, 1)
 
 
-def phase_legend(ax, **style):
-    """Add a legend of the three phases to an Axes."""
+def phase_legend(ax, names=PHASE_NAMES, **style):
+    """Add a legend of the phases, or of some of them, to an Axes or a Figure."""
     from matplotlib.patches import Patch
 
-    patches = [
-        Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=name)
-        for name, colour in zip(PHASE_NAMES, PHASE_COLOURS, strict=True)
-    ]
+    colours = dict(zip(PHASE_NAMES, PHASE_COLOURS, strict=True))
+    patches = [Patch(facecolor=colours[name], edgecolor="black", linewidth=0.5, label=name) for name in names]
     return ax.legend(handles=patches, **style)
 
 
@@ -314,6 +398,8 @@ def plot_predictions(ax, true, predicted, *, variable, limits, **style):
     matplotlib.lines.Line2D
         The points, drawn as an image in a PDF: a hundred thousand of them are slow as vectors.
     """
+    from matplotlib.ticker import MaxNLocator
+
     symbol = VARIABLES[variable].label.removeprefix(VARIABLES[variable].long_name)  # " $a$ [nm]"
     style = {"color": COLOURS["blue"], "marker": ".", "markersize": 1.5, "alpha": 0.5, **style}
     (points,) = ax.plot(true, predicted, linestyle="none", rasterized=True, **style)
@@ -321,6 +407,8 @@ def plot_predictions(ax, true, predicted, *, variable, limits, **style):
     margin = 0.05 * (limits[1] - limits[0])
     span = (limits[0] - margin, limits[1] + margin)
     ax.set(xlim=span, ylim=span, aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):  # the same numbers along both
+        axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
     ax.set(xlabel=f"true{symbol}", ylabel=f"predicted{symbol}")
     return points
 
@@ -368,8 +456,7 @@ def plot_cases(axes, estimates, cases):
             dense = len(true) > 5000
             look = {"markersize": 0.6, "alpha": 0.1} if dense else {"markersize": 3}
             plot_predictions(ax, true, predicted, variable=output, limits=limits, **look)
-        place = {"xycoords": "axes fraction", "rotation": 90, "va": "center", "ha": "right"}
-        row[0].annotate(case.title, (-0.36, 0.5), **place)
+        row[0].set_ylabel(f"{case.title}\n{row[0].get_ylabel()}")
     label_panels(axes)
 
 
@@ -424,21 +511,21 @@ def plot_reconstruction(axes, q, *, measured, curves, expected, planes, voxel_si
         Voxel edge [nm].
     """
     q, expected, (true, reconstructed) = np.asarray(q), np.asarray(expected), np.asarray(curves)
-    blue, red = COLOURS["blue"], COLOURS["vermillion"]
-    dots = {"linestyle": "none", "marker": ".", "markersize": 1, "alpha": 0.5, "rasterized": True}
-    plot_curves(axes["A"], q, measured, color=blue, **dots)
-    for curve, colour, label in ((true, blue, "true structure"), (reconstructed, red, "reconstructed")):
-        plot_curves(axes["A"], q, curve, color=colour, linewidth=0.9, label=label)
+    red = COLOURS["vermillion"]
+    dots = {"color": COLOURS["sky"], "linestyle": "none", "marker": ".", "markersize": 2, "rasterized": True}
+    plot_curves(axes["A"], q, measured, label="measured", **dots)
+    plot_curves(axes["A"], q, true, color="black", linewidth=0.9, label="true structure")
+    plot_curves(axes["A"], q, reconstructed, color=red, linewidth=0.9, linestyle="--", label="reconstructed")
     axes["A"].legend(loc="lower left")
     axes["A"].set(xlabel="", xticklabels=[])
     axes["D"].fill_between(q, -2 * expected, 2 * expected, color="0.85", linewidth=0)
+    axes["D"].semilogx(q, np.asarray(measured) / true - 1, **dots)
     axes["D"].semilogx(q, reconstructed / true - 1, color=red, linewidth=0.9)
-    axes["D"].set(xlabel=VARIABLES["q"].label, ylabel="difference", ylim=(-0.6, 0.6), xlim=axes["A"].get_xlim())
+    axes["D"].set(ylabel="relative\ndifference", ylim=(-0.6, 0.6), xlim=axes["A"].get_xlim())
+    axes["D"].set_xlabel(VARIABLES["q"].label)
     for letter, plane, title in zip("BC", planes, ("true", "reconstructed"), strict=True):
         plot_slice(axes[letter], plane, voxel_size=voxel_size)
         axes[letter].set(title=title, anchor="N")
     axes["C"].set(ylabel="")
-    legend = phase_legend(axes["C"])
-    axes["C"].figure.legend(handles=legend.legend_handles, loc="outside lower center", ncols=3)
-    legend.remove()
+    phase_legend(axes["C"].figure, loc="lower right", ncols=3)
     label_panels([axes[letter] for letter in "ABCD"])

@@ -1,5 +1,6 @@
 """Paths of the files of a run, and functions that write its figures, tables and results."""
 
+import itertools
 import math
 import os
 import re
@@ -91,6 +92,11 @@ def save_figure(fig, name, *, tier):
     -------
     list of pathlib.Path
         The files.
+
+    Notes
+    -----
+    Text that cannot be read (`find_unreadable`) does not stop a run: the metadata of the PNG name it under "Warning",
+    and a test looks for such files.
     """
     stem = figure_directory(tier) / check_name(name)
     about = f"{tier} tier; after doi:{PAPER_DOI}"
@@ -101,15 +107,68 @@ def save_figure(fig, name, *, tier):
     }
     if tier == "quick":  # for a look: a file of each figure takes a tenth of the tier's time
         del metadata["pdf"]
-    # The layout converges at once, but for axes of a fixed aspect: they need three passes.
-    for _ in range(1 if all(ax.get_aspect() == "auto" for ax in fig.axes) else 3):
+    # The layout converges in two passes, but for axes of a fixed aspect: they need three.
+    for _ in range(1 if all(ax.get_aspect() == "auto" for ax in fig.axes) else 2):
         fig.draw_without_rendering()
+    if unreadable := find_unreadable(fig):  # the last pass
+        metadata["png"]["Warning"] = "; ".join(unreadable)
     fig.set_layout_engine("none")  # it is found once: it would take half of the time of each file
     paths = [stem.with_suffix(f".{kind}") for kind in metadata]
     for path, (kind, about) in zip(paths, metadata.items(), strict=True):
         with moved_into_place(path) as temporary:
             fig.savefig(temporary, format=kind, dpi=150 if tier == "quick" else 300, metadata=about)
     return paths
+
+
+def drawn_texts(fig):
+    """Return all text of a figure that a reader sees, in the order in which it is drawn.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+
+    Returns
+    -------
+    list of (str, matplotlib.transforms.Bbox)
+        Words, and the box around them [pixel].
+    """
+    from matplotlib.text import Text
+
+    fig.draw_without_rendering()
+    hidden = set()
+    for ax in fig.findobj(lambda artist: hasattr(artist, "xaxis")):  # an Axes, or a secondary axis
+        if not ax.get_visible():
+            hidden.update(ax.findobj(Text))
+        for axis in (ax.xaxis, ax.yaxis):
+            if not ax.axison:
+                hidden.update(axis.findobj(Text))
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if not low <= tick.get_loc() <= high:  # it exists, but is not drawn
+                    hidden.update((tick.label1, tick.label2))
+    texts = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent()) for text in texts if text not in hidden]
+
+
+def find_unreadable(fig):
+    """Describe each text of a figure that leaves the figure or overlaps another text; none in a good figure.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+
+    Returns
+    -------
+    list of str
+    """
+    texts, (width, height) = drawn_texts(fig), fig.bbox.size
+    cut = [
+        f"{words!r} leaves the figure"
+        for words, box in texts
+        if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height
+    ]
+    pairs = itertools.combinations(texts, 2)
+    return cut + [f"{one!r} overlaps {other!r}" for (one, first), (other, second) in pairs if first.overlaps(second)]
 
 
 def save_table(frame, name, *, tier):

@@ -23,7 +23,7 @@ _QUICK = dict(
     n_side=2000, side_n_estimators=60, side_patience=20,  # 10
     network_width=64, network_epochs=60, n_sigma=3, other_sigma=4.0,  # 10
     n_judged_fits=60, n_emulated=600, emulated_n_estimators=60, emulated_patience=20,  # 11
-    limited_cases=["two_phase_low"], n_curves=100, n_replicates_kept=60,  # 12
+    limited_cases=["two_phase_low"], n_curves=100, n_macroscopic=12, n_replicates_kept=60,  # 12
     learning_cases=["two_phase_low"], learning_sizes=[64, 256],  # 12
     n_measured=8,  # 13: simulated measurements
     threads=2, rival_sizes=[128], prior_size=128, loop_size=64, n_prior=4,  # 14
@@ -46,8 +46,8 @@ TIERS = {
         n_replicates=500, reconstruction_size=512,
         n_side=20_000, side_n_estimators=1000, side_patience=50, network_width=128, network_epochs=100, n_sigma=12,
         n_judged_fits=1024, n_emulated=20_000, emulated_n_estimators=500, emulated_patience=40,
-        limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
-        learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],
+        limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_macroscopic=48,
+        n_replicates_kept=500, learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 384, 8192],
         n_measured=800,
         rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=12,
         survey_grid_size=192, n_survey=18,
@@ -67,7 +67,8 @@ TIERS = {
         n_side=2**19, side_n_estimators=50_000, side_patience=1000,
         network_width=512, network_epochs=200, n_sigma=48,
         n_judged_fits=1024, n_emulated=100_000, emulated_n_estimators=3000, emulated_patience=100,
-        limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_replicates_kept=500,
+        limited_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_curves=1024, n_macroscopic=256,
+        n_replicates_kept=500,
         learning_cases=["two_phase_low", "three_phase_low"], learning_sizes=[96, 192, 384, 768, 1536, 8192],
         n_measured=1000,
         rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=48,

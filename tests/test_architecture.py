@@ -44,7 +44,7 @@ INSIDE = {
         "spectra": {"field"},
         "kernels": set(),
     },
-    "paper": {"numbers": set(), "claims": set()},
+    "paper": {"numbers": set(), "claims": set(), "verify": {"claims"}},
     "measurement": {"noise": set(), "preprocess": set(), "instrument": set(), "curve": set(), "reading": {"curve"}},
     "datasets": {
         "keys": set(),

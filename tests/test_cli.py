@@ -92,6 +92,7 @@ def test_status_of_the_training_runs(elsewhere, capsys, small):
     [
         ("generate", "generate takes a tier"),
         ("status nothing", "cannot make sense of 'nothing'"),
+        ("verify nothing", "cannot make sense of 'nothing'"),
         ("generate quick --shards 3", "--shards takes k/n, as in 3/28; got '3'"),
         ("quick --shards 1/2", "--shards goes with generate"),
         ("quick --scheduler somewhere", "--scheduler takes local:N or an address like tcp://host:8786"),

@@ -11,12 +11,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import explorer, plotting
+from grfsaxs_lib import explorer, plotting, results
 
 LAYERED = explorer.START | {"porosity": 0.6, "layer_fraction": 0.3}
 CASES = {
@@ -41,50 +39,19 @@ def measured():
     return {name: explorer.measure(settings, seed=7) for name, settings in CASES.items()}
 
 
-def drawn_texts(figure):
-    """Words and boxes [pixel] of all text that a reader sees."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    hidden = set()  # labels of ticks beyond the ends of an axis are not drawn
-    for ax in figure.findobj(lambda artist: hasattr(artist, "xaxis")):
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                if not (ax.get_visible() and ax.axison and low <= tick.get_loc() <= high):
-                    hidden |= {tick.label1, tick.label2}
-    seen = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent(renderer)) for text in seen if text not in hidden]
-
-
-def check_texts(figure):
-    texts = drawn_texts(figure)
-    width, height = figure.bbox.width, figure.bbox.height
-    for words, box in texts:
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, words
-    for (one, first), (other, second) in itertools.combinations(texts, 2):
-        assert not first.overlaps(second), (one, other)
-    return [words for words, _ in texts]
-
-
-def test_the_reader_of_texts_sees_what_it_must():
-    figure = Figure(figsize=(2, 2))
-    figure.text(0.5, 0.5, "one")
-    assert check_texts(figure) == ["one"]
-    figure.text(0.52, 0.5, "two")
-    with pytest.raises(AssertionError, match="one.*two"):
-        check_texts(figure)
-    figure.texts[-1].set_position((0.95, 0.1))
-    with pytest.raises(AssertionError, match="two"):
-        check_texts(figure)
+def read_texts(figure):
+    """Words of all text that a reader sees; all of it must be readable."""
+    assert results.find_unreadable(figure) == []
+    return [words for words, _ in results.drawn_texts(figure)]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_text_can_be_read(name, measured):
     settings = CASES[name]
-    words = check_texts(explorer.redraw(settings, seed=7))
+    words = read_texts(explorer.redraw(settings, seed=7))
     assert "not measured yet" in words and {"pore", "layer", "solid", "this box"} <= set(words)
     assert plotting.AXES["q"] in words and plotting.AXES["intensity"] in words
-    words = check_texts(explorer.redraw(settings, seed=7, measurement=measured[name]))
+    words = read_texts(explorer.redraw(settings, seed=7, measurement=measured[name]))
     assert explorer.judge(settings, measured[name].analysis) in words and "measured" in words
     assert any(
         text.startswith(f"a = {measured[name].analysis.table.loc['scaling_parameter', 'median']:.3f}") for text in words
@@ -95,13 +62,13 @@ def test_all_text_can_be_read(name, measured):
 def test_drawings_can_be_read(draw):
     figure = Figure(figsize=(plotting.PAGE_WIDTH if draw is explorer.draw_ruler else 5.2, 2.5))
     draw(figure.subplots())
-    check_texts(figure)
+    assert read_texts(figure)
 
 
 def test_the_experiment_can_be_read():
     figure = Figure(figsize=(plotting.PAGE_WIDTH, 2.7))
     explorer.draw_experiment(*figure.subplots(1, 2, width_ratios=(2.7, 1)))
-    words = check_texts(figure)
+    words = read_texts(figure)
     assert {"source", "sample", "detector", r"$2\theta$", r"$\mathbf{q}$", "$q$"} <= set(words)
 
 
@@ -201,15 +168,15 @@ def test_sliders_and_button_redraw():
     figures = []
     box, first = explorer.open_panel(figures.append, seed=7)
     *sliders, button = box.children
-    assert "measured" in [words for words, _ in drawn_texts(first)]
+    assert "measured" in read_texts(first)
     for slider, wanted in zip(sliders, explorer.SLIDERS.values(), strict=True):
         assert (slider.description, slider.value) == (wanted.label, wanted.value)
         # A letter is about half an em wide; a longer label would be cut.
         assert 0.5 * len(slider.description) < float(slider.style.description_width.removesuffix("em"))
     sliders[1].value = 0.42
-    assert "not measured yet" in [words for words, _ in drawn_texts(figures[-1])]
+    assert "not measured yet" in read_texts(figures[-1])
     button.click()
-    words = [words for words, _ in drawn_texts(figures[-1])]
+    words = read_texts(figures[-1])
     assert any("(true: 0.42)" in text for text in words) and len(figures) == 2
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from PIL import Image
 
 from grfsaxs_lib import results, tiers
 from grfsaxs_lib.paper import claims, numbers
@@ -153,6 +154,58 @@ def test_figures_are_the_same_from_run_to_run(root):
     (png,) = draw("curve", QUICK)  # for a look, a picture will do
     assert png.startswith(b"\x89PNG") and b"quick tier" in png
     assert sorted(p.name for p in (root / "figures").rglob("*.*")) == ["curve.pdf", "curve.png", "curve.png"]
+
+
+def test_text_that_cannot_be_read_is_found():
+    fig = Figure(figsize=(2, 2))
+    fig.text(0.5, 0.5, "one")
+    assert results.find_unreadable(fig) == []
+    other = fig.text(0.52, 0.5, "two")
+    assert results.find_unreadable(fig) == ["'one' overlaps 'two'"]
+    other.set_position((0.95, 0.1))
+    assert results.find_unreadable(fig) == ["'two' leaves the figure"]
+    other.set_visible(False)
+    assert results.find_unreadable(fig) == []
+
+
+def test_only_drawn_ticks_count():
+    fig = Figure(figsize=(2, 2), layout="constrained")
+    ax = fig.subplots()
+    ax.set_xticks([1.0, 1.01], ["one", "two"])
+    ax.set(xlim=(0, 2), yticks=[])
+    assert results.find_unreadable(fig) == ["'one' overlaps 'two'"]
+    ax.set_xlim(0, 1.005)
+    assert [words for words, _ in results.drawn_texts(fig)] == ["one"]
+    ax.set_xlim(0, 2)
+    ax.set_axis_off()
+    assert results.drawn_texts(fig) == []
+    ax.set_axis_on()
+    ax.set_visible(False)
+    assert results.drawn_texts(fig) == []
+
+
+def test_a_figure_that_cannot_be_read_says_so(root):
+    fig = Figure(figsize=(2, 2))
+    fig.text(0.95, 0.5, "beyond the edge")
+    for tier in (QUICK, PAPER):
+        png = results.save_figure(fig, "curve", tier=tier)[-1]
+        assert warning_of(png) == "'beyond the edge' leaves the figure"
+    fig.texts[0].set_position((0.1, 0.5))
+    assert warning_of(results.save_figure(fig, "curve", tier=QUICK)[0]) is None
+
+
+def warning_of(png):
+    with Image.open(png) as picture:
+        return picture.text.get("Warning")
+
+
+@pytest.mark.parametrize("tier", [QUICK, PAPER])
+def test_all_text_of_the_figures_can_be_read(tier):
+    """The figures of the last run of each kind, which the notebooks wrote."""
+    files = sorted(results.figure_directory(tier).glob("*.png"))
+    if not files:
+        pytest.skip("run ./run_all.sh quick first: it draws them")
+    assert {file.stem: text for file in files if (text := warning_of(file))} == {}
 
 
 def test_a_failed_figure_leaves_no_file(root):

@@ -6,13 +6,19 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from grfsaxs_lib import plotting
+from grfsaxs_lib import plotting, results
 from grfsaxs_lib.parameters import CASES
 
 
 @pytest.fixture
 def ax():
     return Figure().subplots()
+
+
+def test_labels_of_a_logarithmic_axis(ax):
+    ax.set(xscale="log", xlim=(0.4, 6), yticks=[])
+    plotting.label_log_axis(ax.xaxis)
+    assert [words for words, _ in results.drawn_texts(ax.figure)] == ["0.5", "1", "2", "5"]
 
 
 @pytest.fixture
@@ -66,17 +72,45 @@ def test_coloured_curves(ax):
 
 def test_rendered_phases_have_their_colours():
     """A ball of one phase: its hue is that of the phase, and it casts no colour outside of its outline."""
-    x = np.arange(16) - 7.5
-    ball = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 < 36
-    for phase, hue in ((1, [0.34, 0.71, 0.91]), (2, [0.93, 0.86, 0.70])):
+    x = np.arange(32) - 15.5
+    ball = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 < 12**2
+    radius_of_ball = (3 * ball.sum() / (4 * np.pi)) ** (1 / 3)
+    for phase in (1, 2):
         pixels = plotting.render_structure(np.where(ball, phase, 0), voxel_size=1.0)
         assert pixels.min() >= 0 and pixels.max() <= 1
-        height, width, _ = pixels.shape
-        assert height == pytest.approx(width, rel=0.1)  # a ball is round from every side
-        middle = pixels[height // 2, width // 2]
-        np.testing.assert_allclose(middle / middle.max(), np.array(hue) / max(hue), atol=0.02)
-        assert (pixels[0, 0] == 1).all() and (pixels[-1, -1] == 1).all()
-        assert all((edge < 1).any() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+        painted = (pixels < 1).any(axis=2)
+        # A ball is a disc from every side. The filter of one voxel moves its surface in by sigma^2 / radius.
+        radius = (radius_of_ball - 1 / radius_of_ball) * len(pixels) / (len(x) * 2 * plotting._HALF_SIZE[1])
+        assert painted.sum() == pytest.approx(np.pi * radius**2, rel=0.01)
+        for axis in (0, 1):
+            assert painted.any(axis=axis).sum() == pytest.approx(2 * radius, rel=0.02)  # it is made of voxels
+        middle = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2]
+        hue = np.array(to_rgb(plotting.PHASE_COLOURS[phase]))
+        np.testing.assert_allclose(middle / middle.max(), hue / hue.max(), atol=0.01)
+
+
+def test_a_rendered_cube_is_cut_flat():
+    """A layer above a solid: three faces of one colour each, and the hexagon of a cube in parallel projection."""
+    phases = np.full((16, 16, 16), 2)
+    phases[8:] = 1
+    pixels = plotting.render_structure(phases, voxel_size=1.0)
+    right, up = np.abs(plotting._PLANE).T
+    hexagon = 2 * (right[0] * up[1] + right[1] * up[0] + right[1] * up[2] + right[0] * up[2]) / 2
+    width, height = 2 * plotting._HALF_SIZE
+    assert (pixels < 1).any(axis=2).mean() == pytest.approx(hexagon / (width * height), rel=0.01)
+    colours, counts = np.unique(pixels.reshape(-1, 3).round(6), axis=0, return_counts=True)
+    assert (counts > 0.02 * pixels.shape[0] * pixels.shape[1]).sum() == 6  # white, top, and two of each other face
+
+
+def test_a_structure_has_its_scale(ax):
+    image = plotting.plot_structure(ax, np.ones((8, 8, 8)), voxel_size=0.5)
+    low, high = image.get_extent()[2:]
+    assert high - low == pytest.approx(4 * 2 * plotting._HALF_SIZE[1])
+    line, words = ax.texts
+    assert words.get_text() == "4 nm"
+    # An edge along y, in parallel projection.
+    length = np.hypot(*np.subtract(line.xy, line.xyann))
+    assert length == pytest.approx(4 * np.sqrt(1 - plotting._CAMERA[1] ** 2))
 
 
 @pytest.mark.parametrize("phases", [np.zeros((4, 4, 4)), np.ones((4, 4)), np.ones((4, 4, 5))])
@@ -85,13 +119,13 @@ def test_what_cannot_be_rendered(phases):
         plotting.render_structure(phases, voxel_size=1.0)
 
 
-def test_slice_has_the_colours_of_figure_7(ax):
+def test_slice_has_the_colours_of_the_phases(ax):
     image = plotting.plot_slice(ax, [[0, 1], [2, 2], [0, 0]], voxel_size=0.5)
     assert image.get_extent() == [0, 1, 0, 1.5]
     drawn = image.cmap(image.norm(np.array([0, 1, 2])))[:, :3]
     np.testing.assert_allclose(drawn, [to_rgb(colour) for colour in plotting.PHASE_COLOURS])
-    assert drawn[0].sum() == 0 and drawn[2].sum() == 3  # pore black, solid white
-    assert drawn[1].std() == pytest.approx(0, abs=1e-12) and 0.3 < drawn[1, 0] < 0.7  # water grey
+    lightness = drawn @ [0.2126, 0.7152, 0.0722]  # they differ in a grey print too
+    assert (np.diff(lightness) > 0.2).all()
     # One phase alone keeps its colour.
     only = plotting.plot_slice(ax, np.full((2, 2), 1), voxel_size=1.0)
     np.testing.assert_allclose(only.cmap(only.norm(1))[:3], drawn[1])
@@ -106,6 +140,8 @@ def test_a_slice_has_two_dimensions(ax, draw):
 def test_phase_legend(ax):
     legend = plotting.phase_legend(ax)
     assert [text.get_text() for text in legend.get_texts()] == ["pore", "layer", "solid"]
+    (pore, _, solid), some = legend.get_patches(), plotting.phase_legend(ax, ("pore", "solid")).get_patches()
+    assert [patch.get_facecolor() for patch in some] == [pore.get_facecolor(), solid.get_facecolor()]
 
 
 def test_predictions(ax):
@@ -116,6 +152,7 @@ def test_predictions(ax):
     assert points.get_rasterized()
     assert ax.get_xlabel() == "true $a$ [nm]" and ax.get_ylabel() == "predicted $a$ [nm]"
     assert ax.get_xlim() == ax.get_ylim() == pytest.approx((0.44, 8.36))
+    np.testing.assert_array_equal(ax.get_xticks(), ax.get_yticks())
 
 
 def test_predictions_of_a_number_without_unit(ax):
@@ -143,7 +180,7 @@ def test_cases_are_rows():
     axes = Figure().subplots(2, 3)
     plotting.plot_cases(axes, estimates, cases)
     assert all(ax.lines for ax in axes.flat) and axes[1, 2].get_xlabel() == r"true $\nu$"
-    assert [row[0].texts[0].get_text() for row in axes] == [case.title for case in cases]
+    assert [row[0].get_ylabel() for row in axes] == [f"{case.title}\npredicted $a$ [nm]" for case in cases]
     assert axes[1, 2].get_title(loc="left") == "F"
 
 
@@ -169,6 +206,8 @@ def test_reconstruction():
         axes, q, measured=curve, curves=(curve, 1.1 * curve), expected=np.full(50, 0.05),
         planes=(np.zeros((4, 4)), np.ones((4, 4))), voxel_size=0.5,
     )  # fmt: skip
-    (difference,) = axes["D"].lines
-    assert difference.get_ydata() == pytest.approx(0.1)
+    noise, difference = axes["D"].lines
+    assert (noise.get_ydata() == 0).all() and difference.get_ydata() == pytest.approx(0.1)
+    words = [text.get_text() for text in axes["A"].get_legend().get_texts()]
+    assert words == ["measured", "true structure", "reconstructed"] and "relative" in axes["D"].get_ylabel()
     assert axes["C"].get_legend() is None and len(figure.legends[0].get_patches()) == 3

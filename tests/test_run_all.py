@@ -382,6 +382,14 @@ def test_the_tests_run_the_notebooks_with_their_solutions_after_the_smoke_tier(m
     assert claims.endswith("tests/test_claims.py")
 
 
+@pytest.mark.parametrize("words, tier", [(["verify"], "laptop"), (["verify", "quick"], "quick")])
+def test_verify_takes_the_laptop_tier_unless_another_is_named(made, words, tier):
+    made.at("pipeline", "exit 1")
+    (made.fake / "calls").unlink()
+    assert made.call(*words)[0] == 1
+    assert (made.fake / "calls").read_text().startswith(f"-m grfsaxs_lib.cli verify {tier} ")
+
+
 # -------------------------------------------------------------------------------- help
 
 

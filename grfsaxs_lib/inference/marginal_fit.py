@@ -129,15 +129,20 @@ def fit(model, intensity, sigma, rng):
         return values
 
     def residuals(x):
-        signal = model(x[np.newaxis])
+        signal = model(np.atleast_2d(x))
         linear = marginalise(signal, intensity, noise)
-        fitted = linear.mean_intensity + linear.prefactor[0] * (signal[0] - linear.mean_signal[0])
-        return noise.whiten(intensity - fitted)
+        fitted = linear.mean_intensity + linear.prefactor[:, np.newaxis] * (signal - linear.mean_signal[:, np.newaxis])
+        return noise.whiten(intensity - fitted).reshape(*np.shape(x)[:-1], -1)
+
+    def slopes(x):
+        steps = np.where(x < limits.mean(axis=1), 1e-4, -1e-4) * width
+        first, *others = residuals(x + np.vstack([np.zeros(x.size), np.diag(steps)]))
+        return np.transpose((others - first) / steps[:, np.newaxis])
 
     def optimum(start, evaluations):
         bounds = limits + 1e-9 * width[:, np.newaxis] * [1, -1]  # a start must lie inside
         start = np.clip(start, *bounds.T)
-        return least_squares(residuals, start, bounds=limits.T, x_scale=width, diff_step=1e-4, max_nfev=evaluations)
+        return least_squares(residuals, start, slopes, bounds=limits.T, x_scale=width, max_nfev=evaluations)
 
     counts = model.settings.starts
     middles = [low + (np.arange(n) + 0.5) / n * (high - low) for (low, high), n in zip(limits, counts, strict=True)]

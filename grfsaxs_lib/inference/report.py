@@ -7,6 +7,7 @@ import numpy as np
 from .. import plotting
 from ..grid import Grid
 from ..physics.simulation import plane_and_curve
+from ..physics.structure import PORE, SOLID
 from . import level_cut
 
 _PLANE = 256  # pixels along an edge
@@ -29,10 +30,9 @@ def plot_analysis(analysis, seed=0):
     axes["curve"].errorbar(curve.q[positive], curve.intensity[positive], curve.sigma[positive], **style)
     red = plotting.COLOURS["vermillion"]
     axes["curve"].loglog(curve.q, analysis.fit, color=red, linewidth=1, label="fit", zorder=3)
-    background = np.median(analysis.background)
-    if background > 0:
+    span, background = curve.intensity[positive], np.median(analysis.background)
+    if background > span.min() / 2:  # else it lies below the axis
         axes["curve"].axhline(background, color="0.6", linewidth=0.7, linestyle=":", label="background")
-    span = curve.intensity[positive]
     axes["curve"].set(ylabel="intensity", xticklabels=[])
     if span.min() > 0:
         axes["curve"].set_ylim(span.min() / 2, span.max() * 2)
@@ -44,23 +44,23 @@ def plot_analysis(analysis, seed=0):
     axes["residuals"].semilogx(curve.q, residuals, ".", markersize=2.5, color=plotting.COLOURS["blue"])
     axes["residuals"].set(xlabel=plotting.AXES["q"], ylabel=r"residual / $\sigma$", xlim=axes["curve"].get_xlim())
     a, porosity = (np.median(analysis.samples[name]) for name in ("scaling_parameter", "porosity"))
-    plane, extent = _plane(analysis, a, porosity, seed)
-    axes["plane"].imshow(plane, cmap="gray", extent=(0, extent, 0, extent), interpolation="nearest", vmin=0)
-    axes["plane"].set(xlabel="x [nm]", ylabel="y [nm]")
+    phases, voxel_size = _plane(analysis, a, porosity, seed)
+    plotting.plot_slice(axes["plane"], phases, voxel_size=voxel_size)
+    names = [name for phase, name in enumerate(plotting.PHASE_NAMES) if (phases == phase).any()]
+    plotting.phase_legend(figure, names, loc="outside lower right", ncols=3)
     table = analysis.table
-    words = f"a = {a:.4g} ± {table.loc['scaling_parameter', 'sd']:.2g} nm\n"
+    words = f"{curve.name}\na = {a:.4g} ± {table.loc['scaling_parameter', 'sd']:.2g} nm, "
     words += f"ε = {porosity:.4g} ± {table.loc['porosity', 'sd']:.2g}"
     if "layer_fraction" in table.index:
-        words += "\nν = {median:.4g} ± {sd:.2g}".format(**table.loc["layer_fraction"])
+        words += ", ν = {median:.4g} ± {sd:.2g}".format(**table.loc["layer_fraction"])
     if not analysis.reliable:
-        words += "\nNOT RELIABLE, see warnings"
-    axes["plane"].set_title(words, color="black" if analysis.reliable else red)
-    figure.suptitle(curve.name, fontsize=8)
+        words += ". NOT RELIABLE, see warnings"
+    figure.suptitle(words.lstrip(), fontsize=8, color="black" if analysis.reliable else red)
     return figure
 
 
 def _plane(analysis, a, porosity, seed):
-    """A plane of a structure with the parameters found, and its edge [nm]."""
+    """Phases of a plane of a structure with the parameters found, and the edge of a voxel [nm]."""
     settings = analysis.settings
     if "layer_fraction" in analysis.samples:
         grid = Grid(_LAYERED, _EXTENT * a / 2 / _LAYERED)
@@ -69,10 +69,11 @@ def _plane(analysis, a, porosity, seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the box is small, and large enough for a picture
             plane, _ = plane_and_curve(grid, smoothing_sigma=settings.smoothing_length / grid.voxel_size, **given)
-        return plane, grid.box_length
+        return plane, grid.voxel_size
     shape = {name: np.median(analysis.samples[name]) for name in settings.free}
     shape = {name: shape.get(name, value) for name, value in settings.shape.items()}
-    return draw_plane(settings.spectral_density, shape, porosity, seed), _EXTENT * a
+    solid = draw_plane(settings.spectral_density, shape, porosity, seed)
+    return np.where(solid, SOLID, PORE), _EXTENT * a / _PLANE
 
 
 def draw_plane(spectral_density, shape, porosity, seed):

@@ -1,6 +1,7 @@
 r"""How the mean curves of three phases are learned from shell sums (`datasets.shell_sums`).
 
-The mean of what boxes show is found by penalised least squares, for each shell of q by itself, in two steps:
+The mean of what boxes show is found by penalised least squares, for each shell of q by itself, and its coefficients are
+then smoothed along ln q. There are two steps:
 
 1. of the coarse structures. The deviations of their control (the sharp cuts of the same field) from its mean, which is
    known in closed form, are regressors: they take most of the scatter from box to box away;
@@ -18,6 +19,7 @@ from itertools import product
 
 import numpy as np
 from scipy import linalg
+from scipy.interpolate import make_smoothing_spline
 
 from ..datasets import shell_sums
 from ..emulator.coordinates import layer_thickness
@@ -26,13 +28,17 @@ from . import level_cut
 from .spline import spline
 from .three_phase_model import FILE, LIMITS, coordinates
 
-SHAPE = (9, 7, 7)
+SHAPE = (13, 5, 5)
 """Coefficients along ln a, porosity and the root of the layer fraction."""
 GROUPS = 16
 """Groups of structures that are left out in turn."""
 
-_PENALTIES = 10.0 ** np.arange(-7.0, -1)  # relative to weights of mean one
+_HALVES = [list(range(first, GROUPS, 2)) for first in (0, 1)]  # groups that predict each other
+_FUNCTIONS = (slice(0, 1), slice(1, 2), slice(2, 4))  # of TT, SS and TS
+_PENALTIES = 10.0 ** np.arange(-6.0, 0)  # relative to weights of mean one
+_STIFFNESSES = 10.0 ** np.arange(-5, -1.5, 0.5)  # of smoothing splines along ln q
 _EVERY = 4  # shells have the same penalty
+_POROD = 1.0  # beyond it a curve shows the area of the surface [nm^-1]
 _LATTICE_SUM = 16.5323  # of |n|^-4 over the cubic lattice
 _COPIES = 3  # of the spectrum on either side are added one by one, those beyond with the power law
 _LOG_Q = np.linspace(np.log(0.02), np.log(60), 400)  # [nm^-1]
@@ -119,12 +125,16 @@ class Sample:
         Intensities TT, SS and TS over those of sharp cuts; see `three_phase_model`.
     regressors : (n, n_regressor, n_shell) ndarray
         Of mean zero.
+    surface : (n, 2) ndarray
+        By how much the surfaces of T and S are too large in the control; of mean zero. Then the layer is thinner than
+        it should be, and the waves of TS are shifted.
     group : (n,) ndarray of int
     """
 
     theta: np.ndarray
     y: np.ndarray
     regressors: np.ndarray
+    surface: np.ndarray
     group: np.ndarray
 
 
@@ -159,15 +169,19 @@ def waves(theta, shell):
     return np.sinc(half * d / np.pi)[:, np.newaxis] * np.column_stack([np.cos(phase), np.sin(phase)])
 
 
+def phases(theta):
+    """(n, 4, n_shell) ndarray: what the four functions are multiplied by; cosine and sine for TS."""
+    both = np.stack([waves(theta, shell) for shell in range(shell_sums.shells().q.size)], axis=-1)
+    return np.concatenate([np.ones_like(both), both], axis=1)
+
+
 def expected(theta, coefficients):
     """(n, 3, n_shell) ndarray: y from the coefficients of the four functions, (4, n_coefficient, n_shell)."""
-    basis = design(theta)
-    values = np.einsum("np,tps->nts", basis, coefficients, optimize=True)
-    phases = np.stack([waves(theta, shell) for shell in range(values.shape[-1])], axis=-1)
-    return np.concatenate([values[:, :2], np.sum(values[:, 2:] * phases, axis=1, keepdims=True)], axis=1)
+    values = phases(theta) * np.einsum("np,tps->nts", design(theta), coefficients, optimize=True)
+    return np.stack([np.sum(values[:, rows], axis=1) for rows in _FUNCTIONS], axis=1)
 
 
-def regress(sample, target, weights, subsets, penalties=None):
+def regress(sample, target, weights, subsets, smoothness=None):
     """Coefficients of the four functions from several subsets of the structures.
 
     Parameters
@@ -177,80 +191,130 @@ def regress(sample, target, weights, subsets, penalties=None):
     weights : (n, 3) ndarray
     subsets : list of list of int
         Groups to use.
-    penalties : (3, n_shell) ndarray, optional
-        Of roughness. By default those that predict one half of the groups best from the other.
+    smoothness : list of tuple, optional
+        Of each `_Term`. By default what predicts one half of the groups best from the other.
 
     Returns
     -------
     coefficients : (n_subset, 4, n_coefficient, n_shell) ndarray
-    penalties : (3, n_shell) ndarray
+    smoothness : list of tuple
     residuals : (n, 3, n_shell) ndarray
         Of the first subset.
     """
-    basis, n_shell = design(sample.theta), target.shape[-1]
-    coefficients = np.empty((len(subsets), 4, basis.shape[1], n_shell))
-    chosen = np.empty((3, n_shell)) if penalties is None else penalties
-    residuals = np.empty_like(target)
-    for term, rows in enumerate((slice(0, 1), slice(1, 2), slice(2, 4))):
-        ruling = linalg.block_diag(*[roughness()] * (rows.stop - rows.start))
-        fixed = _normal(basis, basis, weights[:, term], sample.group) if term < 2 else None
-        for shell in range(n_shell):
-            columns = basis
-            if term == 2:
-                columns = np.concatenate([basis * wave[:, np.newaxis] for wave in waves(sample.theta, shell).T], axis=1)
-                fixed = _normal(columns, columns, weights[:, term], sample.group)
-            one = _Problem(
-                columns, sample.regressors[..., shell], target[:, term, shell], weights[:, term], sample.group, fixed
-            )
-            if penalties is None:
-                known = shell % _EVERY
-                chosen[term, shell] = chosen[term, shell - known] if known else one.best_penalty(ruling)
-            for n, subset in enumerate(subsets):
-                found = one.solve(subset, chosen[term, shell] * ruling)
-                coefficients[n, rows, :, shell] = found[: len(ruling)].reshape(rows.stop - rows.start, -1)
-                if n == 0:
-                    residuals[:, term, shell] = one.residuals(found)
-    return coefficients, chosen, residuals
+    basis, wave = design(sample.theta), phases(sample.theta)
+    shifts = np.einsum("nr,nfs->nrfs", sample.surface, wave[:, _FUNCTIONS[2]]).reshape(len(wave), -1, wave.shape[-1])
+    of_waves = np.concatenate([sample.regressors, varied(sample.theta, shifts)], axis=1)
+    coefficients, chosen, residuals = [], [], []
+    for term, rows in enumerate(_FUNCTIONS):
+        regressors = of_waves if rows == _FUNCTIONS[2] else sample.regressors
+        one = _Term(basis, wave[:, rows], regressors, target[:, term], weights[:, term], sample.group)
+        chosen.append(smoothness[term] if smoothness else one.best_smoothness())
+        found = one.solve(subsets, chosen[-1])
+        residuals.append(one.residuals(found[0]))
+        smooth = found[:, : one.n_column]
+        coefficients.append(smooth.reshape(len(subsets), -1, basis.shape[1], smooth.shape[-1]))
+    return np.concatenate(coefficients, axis=1), chosen, np.stack(residuals, axis=1)
 
 
-def _normal(left, right, weights, group):
-    """Products of columns summed over each group: (n_group, n_left, n_right) ndarray."""
-    chosen = [group == number for number in range(GROUPS)]
-    return np.array([left[use].T @ (right[use] * weights[use, np.newaxis]) for use in chosen])
+@dataclass(frozen=True, eq=False)
+class _Term:
+    """The regression of one partial intensity: each shell by itself, then the coefficients are smoothed along ln q.
+
+    Attributes
+    ----------
+    basis : (n, n_coefficient) ndarray
+    wave : (n, n_function, n_shell) ndarray
+    regressors : (n, n_regressor, n_shell) ndarray
+    target : (n, n_shell) ndarray
+    weights : (n,) ndarray
+    group : (n,) ndarray of int
+    """
+
+    basis: np.ndarray
+    wave: np.ndarray
+    regressors: np.ndarray
+    target: np.ndarray
+    weights: np.ndarray
+    group: np.ndarray
+
+    def solve(self, subsets, smoothness):
+        """(n_subset, n_unknown, n_shell) ndarray: coefficients of the columns, then of the regressors.
+
+        `smoothness` has the penalty of roughness for each shell, and the matrix that smooths along ln q.
+        """
+        penalties, smoothing = smoothness
+        found = []
+        for shell, penalty in enumerate(penalties):
+            one = self._problem(shell)
+            found.append([one.solve(subset, penalty) for subset in subsets])
+        return self._smooth(np.moveaxis(found, 0, -1), smoothing)
+
+    def residuals(self, found):
+        """(n, n_shell) ndarray"""
+        smooth = found[: self.n_column].reshape(-1, self.basis.shape[1], found.shape[-1])
+        of_columns = np.einsum("np,fps,nfs->ns", self.basis, smooth, self.wave, optimize=True)
+        return self.target - of_columns - np.einsum("nrs,rs->ns", self.regressors, found[self.n_column :])
+
+    def best_smoothness(self):
+        """The smoothness with which one half of the groups predicts the other best."""
+        n_shell = self.target.shape[-1]
+        penalties = [self._problem(shell).best_penalty() for shell in range(0, n_shell, _EVERY)]
+        penalties = np.repeat(penalties, _EVERY)[:n_shell]
+        rough = self.solve(_HALVES, (penalties, np.eye(n_shell)))
+        errors = self._errors(rough)
+        log_q, certain = np.log(shell_sums.shells().q), errors.mean() / errors
+        splines = [make_smoothing_spline(log_q, np.eye(n_shell), certain, stiffness) for stiffness in _STIFFNESSES]
+        matrices = [np.eye(n_shell), *(spline(log_q) for spline in splines)]
+        total = [np.sum(self._errors(self._smooth(rough, matrix)) / errors) for matrix in matrices]
+        return penalties, matrices[np.argmin(total)]
+
+    @property
+    def n_column(self):
+        return self.basis.shape[1] * self.wave.shape[1]
+
+    def _problem(self, shell):
+        columns = (self.wave[:, :, np.newaxis, shell] * self.basis[:, np.newaxis]).reshape(len(self.basis), -1)
+        return _Problem(columns, self.regressors[..., shell], self.target[:, shell], self.weights, self.group)
+
+    def _smooth(self, found, smoothing):
+        smooth, others = np.split(found, [self.n_column], axis=1)
+        return np.concatenate([smooth @ smoothing.T, others], axis=1)
+
+    def _errors(self, halves):
+        """(n_shell,) ndarray: weighted squared errors of each half in what the other one predicts."""
+        judged = [np.isin(self.group, other) for other in reversed(_HALVES)]
+        return sum(self.weights[j] @ self.residuals(half)[j] ** 2 for half, j in zip(halves, judged, strict=True))
 
 
 class _Problem:
     """Weighted least squares of one target by smooth columns, whose coefficients are penalised, and regressors."""
 
-    def __init__(self, columns, regressors, target, weights, group, fixed):
-        self.columns, self.regressors, self.target = columns, regressors, target
-        self.weights, self.group, self.fixed = weights, group, fixed
-        self.mixed = _normal(columns, regressors, weights, group)
-        self.last = _normal(regressors, regressors, weights, group)
-        both = (_normal(one, target[:, np.newaxis], weights, group) for one in (columns, regressors))
-        self.right = np.concatenate(list(both), axis=1)[..., 0]
+    def __init__(self, columns, regressors, target, weights, group):
+        self.unknowns = np.concatenate([columns, regressors], axis=1)
+        self.target, self.weights, self.group = target, weights, group
+        members = [group == number for number in range(GROUPS)]
+        heavy = self.unknowns * weights[:, np.newaxis]
+        self.left = np.array([self.unknowns[use].T @ heavy[use] for use in members])
+        self.right = np.array([target[use] @ heavy[use] for use in members])
+        self.ruling = np.zeros(self.left.shape[1:])
+        n = columns.shape[1]
+        self.ruling[:n, :n] = np.kron(np.eye(n // len(roughness())), roughness())
 
-    def solve(self, subset, ruling):
+    def solve(self, subset, penalty):
         """Coefficients of columns and regressors, from some groups."""
-        fixed, mixed, last = (part[subset].sum(axis=0) for part in (self.fixed, self.mixed, self.last))
-        left = np.block([[fixed + ruling, mixed], [mixed.T, last]])
-        left[np.diag_indices_from(left)] += 1e-10 * np.trace(fixed) / len(fixed)
+        left = self.left[subset].sum(axis=0) + penalty * self.ruling
+        left[np.diag_indices_from(left)] += 1e-10 * np.trace(left) / len(left)
         return linalg.solve(left, self.right[subset].sum(axis=0), assume_a="pos", overwrite_a=True)
 
-    def residuals(self, found):
-        n = self.columns.shape[1]
-        return self.target - self.columns @ found[:n] - self.regressors @ found[n:]
-
-    def best_penalty(self, ruling):
+    def best_penalty(self):
         """The penalty with which one half of the groups predicts the other best."""
-        halves = [list(range(first, GROUPS, 2)) for first in (0, 1)]
         errors = []
         for penalty in _PENALTIES:
             error = 0.0
-            for use, judge in (halves, halves[::-1]):
+            for use, judge in (_HALVES, _HALVES[::-1]):
                 judged = np.isin(self.group, judge)
-                rest = self.residuals(self.solve(use, penalty * ruling))[judged]
-                error += np.sum(self.weights[judged] * rest**2)
+                rest = self.target[judged] - self.unknowns[judged] @ self.solve(use, penalty)
+                error += self.weights[judged] @ rest**2
             errors.append(error)
         return _PENALTIES[np.argmin(errors)]
 
@@ -277,19 +341,21 @@ def prepare(level):
     nodes = closed_forms(*theta.T)
     mean = nodes @ sampling(shell_sums.GRIDS[level].voxel_size)
     smooth = nodes @ sampling(0)
-    mixed = np.sqrt(smooth[:, 0] * smooth[:, 1])
+    mixed, copies = np.sqrt(smooth[:, 0] * smooth[:, 1]), mean[:, 2] - smooth[:, 2]
 
     def relative(sums):
         layer, solid, both = np.moveaxis(sums, 1, 0)
         cross = (both + solid - layer) / 2
-        return np.stack([both / mean[:, 0], solid / mean[:, 1], cross / mixed], axis=1)
+        return np.stack([both / mean[:, 0], solid / mean[:, 1], (cross - copies) / mixed], axis=1)
 
-    regressors = np.zeros((len(theta), 0, mean.shape[-1]))
+    regressors, surface = np.zeros((len(theta), 0, mean.shape[-1])), np.zeros((len(theta), 2))
     if "control" in data:
-        known = np.stack([np.ones_like(mixed), np.ones_like(mixed), mean[:, 2] / mixed], axis=1)
-        regressors = varied(theta, relative(data["control"]) - known)
+        known = np.stack([np.ones_like(mixed), np.ones_like(mixed), smooth[:, 2] / mixed], axis=1)
+        off = relative(data["control"]) - known
+        regressors, surface = varied(theta, off), off[:, :2, shell_sums.shells().q > _POROD].mean(axis=-1)
     index = data["index"].astype(int) * len(shell_sums.CASE_NAMES) + data["case"].astype(int)
-    return Sample(theta, relative(data["structure"]), regressors, data["index"].astype(int) % GROUPS), index
+    group = data["index"].astype(int) % GROUPS
+    return Sample(theta, relative(data["structure"]), regressors, surface, group), index
 
 
 def varied(theta, regressors):
@@ -304,21 +370,19 @@ def learn(subsets, report=print):
     coarse, coarse_index = prepare("coarse")
     fine, fine_index = prepare("fine")
     report(f"{len(coarse.theta)} coarse and {len(fine.theta)} fine structures")
-    weights = np.ones((len(coarse.theta), 3)) / (coarse.theta[:, :1] ** 3 + 10)
+    weights = np.repeat(20 / (coarse.theta[:, :1] ** 3 + 10), 3, axis=1)
     *_, rest = regress(coarse, coarse.y, weights, subsets[:1])
     weights = scatter_weights(coarse.theta, rest)
     first, *_ = regress(coarse, coarse.y, weights, subsets)
     position = {number: n for n, number in enumerate(coarse_index)}
     partner = np.array([position[number] for number in fine_index])
-    found, penalties = [], None
+    found, smoothness = [], None
     for coefficients, subset in zip(first, subsets, strict=True):
         off = coarse.y[partner] - expected(fine.theta, coefficients)
         regressors = np.concatenate([varied(fine.theta, off), coarse.regressors[partner]], axis=1)
-        sample = Sample(fine.theta, fine.y, regressors, fine.group)
+        sample = Sample(fine.theta, fine.y, regressors, coarse.surface[partner], fine.group)
         target = fine.y - expected(fine.theta, coefficients)
-        if penalties is None:
-            weights = weights[partner]
-        second, penalties, _ = regress(sample, target, weights, [subset], penalties)
+        second, smoothness, _ = regress(sample, target, weights[partner], [subset], smoothness)
         found.append(coefficients + second[0])
         report(f"learned from groups {subset}")
     return np.array(found)

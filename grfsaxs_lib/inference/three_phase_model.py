@@ -17,7 +17,7 @@ sums of structures in boxes (`three_phase_learning`), with a filter 1 nm wide; l
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,12 @@ class Tables:
     coefficients: np.ndarray
     deviations: np.ndarray
 
+    @cached_property
+    def to_nodes(self):
+        """(n_shell, n_node) ndarray: cubic interpolation in ln q."""
+        inside = np.clip(_LOG_Q, np.log(self.q[0]), np.log(self.q[-1]))
+        return CubicSpline(np.log(self.q), np.eye(self.q.size))(inside).T
+
 
 @lru_cache(maxsize=3)
 def tables(part="all"):
@@ -103,7 +109,7 @@ def _look_up(first, last, points, coefficients, values):
         evaluate_alone(coefficients, points[i], weights, slopes, values[i])
 
 
-def log_intensity(a, porosity, layer_fraction, layer_density, q, coefficients):
+def log_intensity(a, porosity, layer_fraction, layer_density, known, coefficients):
     """Logarithm of the mean intensity of a unit volume at the nodes of ln q, for a filter of 1 nm.
 
     Parameters
@@ -112,16 +118,16 @@ def log_intensity(a, porosity, layer_fraction, layer_density, q, coefficients):
         Scaling parameter [nm].
     porosity, layer_fraction, layer_density : (n,) ndarray
         The density in [0, 1].
-    q, coefficients : ndarray
-        Of `Tables`.
+    known : Tables
+    coefficients : ndarray
+        Those of `known`, or others like them.
 
     Returns
     -------
     (n, n_node) ndarray
     """
     values = look_up(coordinates(a, porosity, layer_fraction), coefficients)
-    inside = np.clip(_LOG_Q, np.log(q[0]), np.log(q[-1]))
-    y = CubicSpline(np.log(q), values.reshape(len(a), len(TERMS), -1), axis=-1)(inside)
+    y = values.reshape(len(a), len(TERMS), -1) @ known.to_nodes
     first, second = (_closed_form(np.log(a), one) for one in (porosity * (1 - layer_fraction), porosity))
     phase = np.exp(_LOG_Q) * (a * layer_thickness(porosity, layer_fraction))[:, np.newaxis]
     both, solid = np.maximum(y[:, 0], 0.01) * first, np.maximum(y[:, 1], 0.01) * second
@@ -250,7 +256,7 @@ class Model:
         scale = PAPER_LENGTH / self.settings.smoothing_length
         density = x[:, 3] if x.shape[1] > 3 else np.full(len(x), float(self.settings.layer_contrast))
         coefficients = self.known.coefficients if coefficients is None else coefficients
-        curves = log_intensity(scale * np.exp(x[:, 0]), x[:, 1], x[:, 2], density, self.known.q, coefficients)
+        curves = log_intensity(scale * np.exp(x[:, 0]), x[:, 1], x[:, 2], density, self.known, coefficients)
         rows = np.pad(spline_filter1d(curves, 3, axis=1, mode="mirror"), [(0, 0), (1, 1)], mode="reflect")
         signal = smeared(rows, _LOG_Q[0], _STEP, np.zeros(len(x)), self.log_points, self.weights, -4.0)
         return signal / scale**3
