@@ -154,7 +154,7 @@ build_environment() {
     else
         discard "$venv"
     fi
-    echo "Making the environment ${venv##*/} with $("$base" --version), once: about a minute and 1.4 GB ..."
+    echo "Making the environment ${venv##*/} with $("$base" --version), once: one or two minutes and 1.4 GB ..."
     any_python=$base
     trap undo_environment EXIT
     mkdir "$venv"

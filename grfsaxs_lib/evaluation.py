@@ -104,7 +104,7 @@ def least_mape(draws):
     Returns
     -------
     (n_sample,) ndarray of float64
-        Mean of 100 |estimate / y - 1| over the draws [%].
+        Mean of :math:`100\,|\hat y / y - 1|` over the draws [%].
     """
     draws = np.sort(np.asarray(draws, dtype=np.float64), axis=1)
     shares = np.cumsum(1 / draws, axis=1)

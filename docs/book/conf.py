@@ -21,7 +21,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_ivar = True
-suppress_warnings = ["ref.python", "docutils"]
+suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = "grfsaxs"

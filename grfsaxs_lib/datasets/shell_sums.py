@@ -1,7 +1,7 @@
 r"""Shell sums of three-phase structures: what boxes say about a macroscopic sample.
 
 A macroscopic sample shows the ensemble mean of the squared transform, without the average over neighbouring waves of
-Eq. (4). So these files keep the mean square over the modes of narrow shells of |q|, and that for each phase, so that
+Eq. (4). So these files keep the mean square over the modes of narrow shells of q, and that for each phase, so that
 any contrast of the layer is a linear combination. There are three kinds, of the same seeds:
 
 * *fine*: structures at the paper's own 512³ voxels of 0.5 nm, the truth up to its scatter from box to box;
@@ -11,7 +11,7 @@ any contrast of the layer is a linear combination. There are three kinds, of the
   mean over all fields is known in closed form. In each box it deviates from it nearly as the structures do from theirs.
 
 Parameters are uniform on the ranges of the case, keys are those of a namespace of their own. Files are listed in
-``SHA256SUMS`` and never rewritten. To make those that are missing:
+``SHA256SUMS`` and never rewritten. To make those that are missing::
 
     python -m grfsaxs_lib.datasets.shell_sums three_phase_low
 """
@@ -66,7 +66,7 @@ class Shells:
     of_square: np.ndarray
 
     def mean(self, sums):
-        """Mean of |F|² over the modes of each shell, from the sums over integer squares."""
+        r"""Mean of :math:`|F|^2` over the modes of each shell, from the sums over integer squares."""
         return np.bincount(self.of_square, sums, minlength=self.q.size + 1)[:-1] / self.n_mode
 
 
@@ -96,8 +96,8 @@ def simulate(case, level, indices, device="cpu", progress=None):
     Returns
     -------
     dict of str to (n_sample, 3, n_shell) ndarray of float64
-        Mean of |F|² over each shell, on the paper's scale, for `TERMS`: of the ``structure`` and, of coarse ones, of
-        the ``control``.
+        Mean of :math:`|F|^2` over each shell, on the paper's scale, for `TERMS`: of the ``structure`` and, of
+        coarse ones, of the ``control``.
     """
     kernels, grid = backend.get_kernels(device), GRIDS[level]
     backend.check_memory(device, grid.size)

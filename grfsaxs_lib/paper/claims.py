@@ -4,19 +4,19 @@ Röding et al. (2022) make about two hundred statements that a computation can c
 ``claims.csv``, beside this module, lists one in each row. (A value that the paper chose
 and we copied, such as its grid, is a setting and not a claim: see `settings`.)
 
-=====================  ==============================================================
-``id``                 name used by `record_claim`
-``where_in_paper``     section, equation, table or figure
-``statement``          what the paper says, in short
-``paper_value``        its number; for a statement in words, the bound that it implies
-``unit``               unit of both numbers
-``notebook``           the notebook that measures ours
-``tier``               the lowest tier at which the two can be compared honestly
-``tolerance``          how our number must relate to the paper's, see `accepted`
-``why_this_tolerance`` the reason for it
-``expected``           ``holds``, ``fails: reason`` or ``undecided: reason``
-``measure``            what our number is
-=====================  ==============================================================
+======================  ==============================================================
+``id``                  name used by `record_claim`
+``where_in_paper``      section, equation, table or figure
+``statement``           what the paper says, in short
+``paper_value``         its number; for a statement in words, the bound that it implies
+``unit``                unit of both numbers
+``notebook``            the notebook that measures ours
+``tier``                the lowest tier at which the two can be compared honestly
+``tolerance``           how our number must relate to the paper's, see `accepted`
+``why_this_tolerance``  the reason for it
+``expected``            ``holds``, ``fails: reason`` or ``undecided: reason``
+``measure``             what our number is
+======================  ==============================================================
 
 Notebooks measure and call `record_claim`; `claims_table` puts both numbers side by
 side; `check_claims` raises an error where the outcome contradicts the expected one.

@@ -60,7 +60,7 @@ _MEMORY = 16
 
 
 def check_memory(device, size):
-    """Raise MemoryError unless a structure of `size`^3 voxels fits into the free memory of the host.
+    """Raise MemoryError unless a structure of ``size**3`` voxels fits into the free memory of the host.
 
     A GPU is not asked: CuPy's own error says what was wanted and what there is, and comes at once.
     """

@@ -7,7 +7,7 @@ nothing else.
 name       :math:`\Gamma(k)`, not normalised                           shape parameters
 =========  ==========================================================  =====================================
 paper      :math:`(1 + k^8)^{-2}`, Eq. (7)                             none
-power      :math:`(1 + k^m)^{-n}`, with :math:`mn \ge 6`              m, n
+power      :math:`(1 + k^m)^{-n}`, with :math:`mn \ge 6`               m, n
 peak       of the correlation :math:`e^{-r/\kappa} \sin(r)/r`          coherence :math:`\kappa`
 =========  ==========================================================  =====================================
 
