@@ -389,7 +389,7 @@ def learn(subsets, report=print):
 
 
 def to_tables(coefficients):
-    """Coefficients as `three_phase_model.Tables` has them: (*SHAPE, 4 n_shell) ndarray."""
+    """Coefficients as `three_phase_model.Tables` has them: ``(*SHAPE, 4 n_shell)`` ndarray."""
     return np.moveaxis(coefficients, 1, 0).reshape(*SHAPE, -1)
 
 
