@@ -112,9 +112,11 @@ def save_figure(fig, name, *, tier):
         fig.draw_without_rendering()
     if unreadable := find_unreadable(fig):  # the last pass
         metadata["png"]["Warning"] = "; ".join(unreadable)
-    fig.set_layout_engine("none")  # it is found once: it would take half of the time of each file
     paths = [stem.with_suffix(f".{kind}") for kind in metadata]
     for path, (kind, about) in zip(paths, metadata.items(), strict=True):
+        # The layout is found once: it would take half of the time of each file. Saving gives a figure without one that
+        # of the style.
+        fig.set_layout_engine("none")
         with moved_into_place(path) as temporary:
             fig.savefig(temporary, format=kind, dpi=150 if tier == "quick" else 300, metadata=about)
     return paths

@@ -8,7 +8,7 @@ to be changed for another size of run, in a notebook opened by hand too.
 _QUICK = dict(
     grid_size=64, voxel_size=1.0, smoothing_sigma=1.0,  # 00, 01: voxels an edge, nm, voxels
     scaling_parameter=2.0, n_field=32,  # 01
-    figure_grid_size=64, figure_voxel_size=1.0, figure_smoothing_sigma=1.0,  # 02
+    figure_grid_size=64, figure_voxel_size=1.0, figure_smoothing_sigma=1.0, n_view=6,  # 02
     box_size=64, n_averaged=32,  # 03
     n_live=1,  # 04: reference curves that are simulated again
     n_train=0, n_validation=0, n_test=0, shard_size=2**12, overwrite=False,  # 04: simulated structures of a case
@@ -34,7 +34,7 @@ TIERS = {
     "quick": _QUICK,
     "laptop": _QUICK | dict(
         grid_size=128,
-        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
+        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0, n_view=30,
         box_size=128, n_averaged=64,
         n_live=6,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,
@@ -54,7 +54,7 @@ TIERS = {
     ),
     "paper": _QUICK | dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
-        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0,
+        figure_grid_size=512, figure_voxel_size=0.5, figure_smoothing_sigma=2.0, n_view=30,
         box_size=128, n_averaged=512,
         n_live=6, n_train=2**19, n_validation=2**18, n_test=2**17,
         emulated_cases=["two_phase_low", "three_phase_low", "three_phase_high"], n_structures=8192,

@@ -30,6 +30,7 @@ ALLOWED = {
     "settings": {"grid", "physics", "measurement", "datasets", "trees", "paper", "tiers"},
     "cli": {"grid", "physics", "datasets", "trees", "paper", "results", "tiers", "tasks"},
     "commands": {"inference", "measurement", "tasks"},
+    "rendering": {"plotting"},
     "explorer": {"grid", "inference", "measurement", "physics", "plotting"},
     "__init__": {"grid", "physics", "measurement", "parameters"},
 }

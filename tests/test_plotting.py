@@ -70,55 +70,6 @@ def test_coloured_curves(ax):
         plotting.plot_coloured_curves(ax, q, intensity, [1.0], limits=(1.0, 3.0))
 
 
-def test_rendered_phases_have_their_colours():
-    """A ball of one phase: its hue is that of the phase, and it casts no colour outside of its outline."""
-    x = np.arange(32) - 15.5
-    ball = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 < 12**2
-    radius_of_ball = (3 * ball.sum() / (4 * np.pi)) ** (1 / 3)
-    for phase in (1, 2):
-        pixels = plotting.render_structure(np.where(ball, phase, 0), voxel_size=1.0)
-        assert pixels.min() >= 0 and pixels.max() <= 1
-        painted = (pixels < 1).any(axis=2)
-        # A ball is a disc from every side. The filter of one voxel moves its surface in by sigma^2 / radius.
-        radius = (radius_of_ball - 1 / radius_of_ball) * len(pixels) / (len(x) * 2 * plotting._HALF_SIZE[1])
-        assert painted.sum() == pytest.approx(np.pi * radius**2, rel=0.01)
-        for axis in (0, 1):
-            assert painted.any(axis=axis).sum() == pytest.approx(2 * radius, rel=0.02)  # it is made of voxels
-        middle = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2]
-        hue = np.array(to_rgb(plotting.PHASE_COLOURS[phase]))
-        np.testing.assert_allclose(middle / middle.max(), hue / hue.max(), atol=0.01)
-
-
-def test_a_rendered_cube_is_cut_flat():
-    """A layer above a solid: three faces of one colour each, and the hexagon of a cube in parallel projection."""
-    phases = np.full((16, 16, 16), 2)
-    phases[8:] = 1
-    pixels = plotting.render_structure(phases, voxel_size=1.0)
-    right, up = np.abs(plotting._PLANE).T
-    hexagon = 2 * (right[0] * up[1] + right[1] * up[0] + right[1] * up[2] + right[0] * up[2]) / 2
-    width, height = 2 * plotting._HALF_SIZE
-    assert (pixels < 1).any(axis=2).mean() == pytest.approx(hexagon / (width * height), rel=0.01)
-    colours, counts = np.unique(pixels.reshape(-1, 3).round(6), axis=0, return_counts=True)
-    assert (counts > 0.02 * pixels.shape[0] * pixels.shape[1]).sum() == 6  # white, top, and two of each other face
-
-
-def test_a_structure_has_its_scale(ax):
-    image = plotting.plot_structure(ax, np.ones((8, 8, 8)), voxel_size=0.5)
-    low, high = image.get_extent()[2:]
-    assert high - low == pytest.approx(4 * 2 * plotting._HALF_SIZE[1])
-    line, words = ax.texts
-    assert words.get_text() == "4 nm"
-    # An edge along y, in parallel projection.
-    length = np.hypot(*np.subtract(line.xy, line.xyann))
-    assert length == pytest.approx(4 * np.sqrt(1 - plotting._CAMERA[1] ** 2))
-
-
-@pytest.mark.parametrize("phases", [np.zeros((4, 4, 4)), np.ones((4, 4)), np.ones((4, 4, 5))])
-def test_what_cannot_be_rendered(phases):
-    with pytest.raises(ValueError, match="must be a cube that is not all pore"):
-        plotting.render_structure(phases, voxel_size=1.0)
-
-
 def test_slice_has_the_colours_of_the_phases(ax):
     image = plotting.plot_slice(ax, [[0, 1], [2, 2], [0, 0]], voxel_size=0.5)
     assert image.get_extent() == [0, 1, 0, 1.5]
