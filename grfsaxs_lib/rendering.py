@@ -26,7 +26,7 @@ class View:
     Attributes
     ----------
     azimuth, elevation : float
-        [degree], no multiples of 90.
+        [degree]
     """
 
     azimuth: float = -36.0
@@ -55,7 +55,7 @@ class View:
 
 
 def _direction(azimuth, elevation):
-    a, e = np.radians([azimuth, elevation])
+    a, e = np.radians([azimuth + 1e-6, elevation])  # no component is 0: a ray crosses all six planes of a cube
     return np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
 
 
@@ -133,7 +133,7 @@ def turn_structure(phases, *, voxel_size, n_view):
     scene, frames = _Scene(phases, voxel_size), []
     resolution = _TURN / (1.6 * len(scene.matter))  # the cube is up to 1.53 edges high, and 1.42 wide
     for azimuth in View().azimuth + 360 * np.arange(n_view) / n_view:
-        pixels = Image.fromarray((255 * scene.render(View(azimuth), resolution)).astype(np.uint8))
+        pixels = Image.fromarray((255 * scene.render(View(azimuth), resolution)).round().astype(np.uint8))
         frame = Image.new("RGB", (_TURN, _TURN), "white")
         frame.paste(pixels, ((_TURN - pixels.width) // 2, (_TURN - pixels.height) // 2))
         frames.append(frame)
@@ -166,7 +166,7 @@ class _Scene:
         shade = 0.64 + 0.45 * (normals @ light).clip(0)
         shade[~cut] = self._inner_shade(positions[~cut], normals[~cut], light)
         behind = np.where(cut[:, np.newaxis], positions, positions - normals)  # one voxel below an inner surface
-        share = (3 * _look_up(self.solid, behind) - 1).clip(0, 1)[:, np.newaxis]  # 0 layer, 1 solid
+        share = (3 * _look_up(self.solid, behind) - 1).clip(0, 1)[:, np.newaxis]  # layer to solid, over a voxel
         layer, sand = _COLOURS
         pixels = np.ones((np.prod(shape), 3))
         pixels[rays[seen]] = shade[:, np.newaxis] * (layer + share * (sand - layer))
@@ -196,7 +196,7 @@ def _rays_into_cube(n, view, resolution):
     right = np.linspace(-width, width, 2 * columns + 1)[1::2]
     up = np.linspace(height, -height, 2 * rows + 1)[1::2]
     points = np.stack(np.meshgrid(right, up), axis=-1).reshape(-1, 2) @ view.plane.T + n / 2
-    near = np.where(view.camera > 0, n, 0)  # no component is 0: each ray crosses all six planes
+    near = np.where(view.camera > 0, n, 0)
     crossings = (near - points) / view.camera
     entry = crossings.min(axis=1)
     lengths = entry - ((n - near - points) / view.camera).max(axis=1)

@@ -114,8 +114,8 @@ def save_figure(fig, name, *, tier):
         metadata["png"]["Warning"] = "; ".join(unreadable)
     paths = [stem.with_suffix(f".{kind}") for kind in metadata]
     for path, (kind, about) in zip(paths, metadata.items(), strict=True):
-        # The layout is found once: it would take half of the time of each file. Saving gives a figure without one that
-        # of the style.
+        # The layout is found once: it would take half of the time of each file. `savefig` gives a figure without a
+        # layout engine that of the style, so it is removed before each file.
         fig.set_layout_engine("none")
         with moved_into_place(path) as temporary:
             fig.savefig(temporary, format=kind, dpi=150 if tier == "quick" else 300, metadata=about)

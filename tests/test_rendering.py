@@ -21,7 +21,7 @@ def ax():
 
 
 def test_rendered_phases_have_their_colours():
-    """A ball of one phase: its hue is that of the phase, and it casts no colour outside of its outline."""
+    """A ball of one phase: its hue is that of the phase, and nothing outside its outline is painted."""
     x = np.arange(32) - 15.5
     ball = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 < 12**2
     radius_of_ball = (3 * ball.sum() / (4 * np.pi)) ** (1 / 3)
@@ -83,3 +83,10 @@ def test_a_cube_turns():
         blue.append((pixels[..., 2] > 1.1 * pixels[..., 0]).sum() / painted[-1])
     assert min(blue[2:]) > 2 * max(blue[:2])  # seen from -36, 54, 144 and 234 degrees
     assert painted == pytest.approx([painted[0]] * 4, rel=0.02)
+
+
+def test_a_cube_seen_from_in_front():
+    """Along an axis no ray crosses the planes of that axis; here a turn has such a view."""
+    picture = Image.open(io.BytesIO(rendering.turn_structure(np.ones((8, 8, 8)), voxel_size=1.0, n_view=10)))
+    picture.seek(1)  # from 0 degrees
+    assert (np.asarray(picture.convert("RGB")) < 255).any(axis=2).mean() > 0.3

@@ -371,7 +371,7 @@ def test_what_fails_fails_the_script(made):
     assert made.steps() == ["pipeline", "other"]
 
 
-def test_the_tests_run_the_notebooks_with_their_solutions_after_the_smoke_tier(made):
+def test_the_tests_run_the_notebooks_with_their_solutions_after_the_quick_tier(made):
     (made.fake / "calls").unlink()
     assert made.call("test")[0] == 0
     calls = (made.fake / "calls").read_text().splitlines()
