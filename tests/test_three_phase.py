@@ -245,7 +245,7 @@ def test_regression_finds_a_smooth_function(monkeypatch):
     theta = np.column_stack([rng.uniform(low, high, n) for low, high in PRIOR])
     place = three_phase_model.coordinates(*theta.T)
     smooth = (1 + 0.3 * place[:, 0] - 0.2 * place[:, 1] * place[:, 2])[:, np.newaxis] * np.sqrt(few.q)
-    waves = three_phase_learning.phases(theta)[:, 2:]
+    waves = three_phase_learning.wave_factors(theta)[:, 2:]
     truth = np.stack([smooth, smooth**2, smooth * waves[:, 0] + 0.1 * waves[:, 1]], axis=1)
     control = rng.standard_normal((n, 1, 6))
     target = truth + 0.05 * control + 0.01 * rng.standard_normal((n, 3, 6))

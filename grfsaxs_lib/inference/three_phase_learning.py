@@ -169,7 +169,7 @@ def waves(theta, shell):
     return np.sinc(half * d / np.pi)[:, np.newaxis] * np.column_stack([np.cos(phase), np.sin(phase)])
 
 
-def phases(theta):
+def wave_factors(theta):
     """(n, 4, n_shell) ndarray: what the four functions are multiplied by; cosine and sine for TS."""
     both = np.stack([waves(theta, shell) for shell in range(shell_sums.shells().q.size)], axis=-1)
     return np.concatenate([np.ones_like(both), both], axis=1)
@@ -177,7 +177,7 @@ def phases(theta):
 
 def expected(theta, coefficients):
     """(n, 3, n_shell) ndarray: y from the coefficients of the four functions, (4, n_coefficient, n_shell)."""
-    values = phases(theta) * np.einsum("np,tps->nts", design(theta), coefficients, optimize=True)
+    values = wave_factors(theta) * np.einsum("np,tps->nts", design(theta), coefficients, optimize=True)
     return np.stack([np.sum(values[:, rows], axis=1) for rows in _FUNCTIONS], axis=1)
 
 
@@ -201,7 +201,7 @@ def regress(sample, target, weights, subsets, smoothness=None):
     residuals : (n, 3, n_shell) ndarray
         Of the first subset.
     """
-    basis, wave = design(sample.theta), phases(sample.theta)
+    basis, wave = design(sample.theta), wave_factors(sample.theta)
     shifts = np.einsum("nr,nfs->nrfs", sample.surface, wave[:, _FUNCTIONS[2]]).reshape(len(wave), -1, wave.shape[-1])
     of_waves = np.concatenate([sample.regressors, varied(sample.theta, shifts)], axis=1)
     coefficients, chosen, residuals = [], [], []
