@@ -113,6 +113,69 @@ def least_mape(draws):
     return 100 * np.abs(estimates / draws - 1).mean(axis=1)
 
 
+def contained(draws, true, levels):
+    r"""Whether central intervals of draws contain the true values.
+
+    The ends are quantiles after Weibull, :math:`k/(n + 1)` for the k-th of n draws: such an interval contains another
+    draw from the same distribution with the probability that it states.
+
+    Parameters
+    ----------
+    draws : (n_sample, n_draw) array_like
+    true : (n_sample,) array_like
+    levels : (n_level,) array_like
+        Stated probabilities, in (0, 1).
+
+    Returns
+    -------
+    (n_level, n_sample) ndarray of bool
+    """
+    ends = np.multiply.outer([-1, 1], levels) / 2 + 0.5
+    low, high = np.quantile(draws, ends, axis=1, method="weibull")
+    return (low <= true) & (true <= high)
+
+
+def error_over_stated(draws, true):
+    r"""Root mean square of :math:`(\langle y_k \rangle - y) / s(y_k)`: 1 if draws state the errors of their means.
+
+    Parameters
+    ----------
+    draws : (n_sample, n_draw) ndarray
+        Draws :math:`y_k`, with the standard deviation s.
+    true : (n_sample,) ndarray
+
+    Returns
+    -------
+    float
+    """
+    return float(np.sqrt(np.mean(((draws.mean(axis=1) - true) / draws.std(axis=1)) ** 2)))
+
+
+def tarp_shares(draws, true, limits, *, seed):
+    """Share of draws that are closer to a random point than the truth: a test of all parameters together (TARP).
+
+    The shares are uniform where draws come from the true posterior (Lemos et al. 2023, arXiv:2302.03026).
+
+    Parameters
+    ----------
+    draws, true : dict of str to (n_sample, n_draw) and (n_sample,) ndarray
+        For each parameter.
+    limits : dict of str to (float, float)
+        Ranges, in which the points are uniform; their widths are the units of distance.
+    seed : int
+
+    Returns
+    -------
+    (n_sample,) ndarray of float64
+    """
+    low, high = np.transpose([limits[name] for name in true])
+    truth, drawn = (np.stack([values[name] for name in true], axis=-1) for values in (true, draws))
+    points = np.random.default_rng(seed).uniform(low, high, truth.shape)
+    distances = np.linalg.norm((truth - points) / (high - low), axis=-1)
+    drawn_distances = np.linalg.norm((drawn - points[:, np.newaxis]) / (high - low), axis=-1)
+    return np.mean(drawn_distances < distances[:, np.newaxis], axis=1)
+
+
 def edge_bias(predicted, true, limits, share=0.1):
     """Bias near both ends of the range of true values (section 2.4).
 

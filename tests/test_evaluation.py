@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 from grfsaxs_lib import evaluation as ev
 
@@ -185,3 +186,29 @@ def test_the_least_mape_is_that_of_the_best_estimate():
     tried = np.linspace(0.3, 2, 3401)
     errors = 100 * np.abs(tried[:, np.newaxis, np.newaxis] / draws - 1).mean(axis=2)
     np.testing.assert_allclose(ev.least_mape(draws), errors.min(axis=0), rtol=1e-3)  # the step tried
+
+
+def test_an_interval_of_nine_draws_at_80_percent_has_the_outer_ones_as_ends():
+    """Of ten equally probable gaps between and around nine draws, eight lie inside."""
+    draws = np.random.default_rng(0).permuted(np.tile(np.arange(1.0, 10), (4, 1)), axis=1)
+    inside = ev.contained(draws, np.array([0.99, 1.01, 8.99, 9.01]), [0.2, 0.8])
+    np.testing.assert_array_equal(inside, [[False, False, False, False], [False, True, True, False]])
+
+
+def test_draws_that_state_half_of_the_error():
+    """Means are 2 from the truth, with deviations of 1."""
+    draws = np.array([[-1.0, 1.0], [3.0, 5.0]])
+    assert ev.error_over_stated(draws, np.array([2.0, 2.0])) == pytest.approx(2, rel=1e-15)
+
+
+def test_tarp_sees_what_no_single_parameter_shows():
+    """Two equal parameters, and draws that do not know it: the ranks of each are uniform, the shares are not."""
+    rng = np.random.default_rng(0)
+    limits = {"one": (0, 1), "other": (-5, 5)}
+    x = rng.uniform(size=2000)
+    true, apart = {"one": x, "other": 10 * x - 5}, {"one": rng.uniform(size=2000), "other": rng.uniform(-5, 5, 2000)}
+    draws = {"one": rng.uniform(size=(2000, 200)), "other": rng.uniform(-5, 5, (2000, 200))}
+    for name in limits:
+        assert stats.kstest(np.mean(draws[name] < true[name][:, np.newaxis], axis=1), "uniform").pvalue > 1e-3
+    right, wrong = (stats.kstest(ev.tarp_shares(draws, of, limits, seed=1), "uniform").pvalue for of in (apart, true))
+    assert right > 1e-3 and wrong < 1e-6
