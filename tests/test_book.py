@@ -52,14 +52,37 @@ def test_a_lesson_has_the_results_of_the_largest_tier_that_ran_its_code(build, t
     assert (tier, len(notebook.cells), notebook.cells[1].outputs[0].text) == ("laptop", 2, "l")
 
 
+def drawn(name):
+    return new_code_cell(id=name, outputs=[new_output("display_data", {"image/png": ""})])
+
+
+CAPTION = "*Curves, $\\epsilon$ = 0.3, **A** at\n$q_{max}$.*\n\nThe text goes on."
+
+
 def test_a_figure_has_its_caption_as_text(build):
-    figure = new_code_cell(outputs=[new_output("display_data", {"image/png": ""})])
-    caption = new_markdown_cell("*Curves, $\\epsilon$ = 0.3, **A** at\n$q_{max}$.*\n\nThe text goes on.")
-    notebook = new_notebook(cells=[figure, new_markdown_cell("A remark."), caption])
+    first = drawn("first"), new_markdown_cell("A remark."), new_code_cell("1"), new_markdown_cell(CAPTION)
+    second = drawn("second"), new_markdown_cell("***A** A slice. **B** Its curve.*")
+    notebook = new_notebook(cells=[*first, *second])
     build.describe_figures(notebook, "01.ipynb")
-    assert notebook.cells[0].metadata["mystnb"]["image"]["alt"] == "Curves, epsilon = 0.3, A at q_max."
-    with pytest.raises(SystemExit, match="no caption in italics after the figure of cell 1 of 02.ipynb"):
-        build.describe_figures(new_notebook(cells=[caption, figure]), "02.ipynb")
+    texts = {cell.id: cell.metadata["mystnb"]["image"]["alt"] for cell in notebook.cells if cell.metadata}
+    assert texts == {"first": "Curves, epsilon = 0.3, A at q_max.", "second": "A A slice. B Its curve."}
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [],
+        [drawn("second"), new_markdown_cell(CAPTION)],
+        [new_markdown_cell("## Another section"), new_markdown_cell(CAPTION)],
+        [new_markdown_cell("**A sphere** of radius R is no caption.")],
+        [new_markdown_cell("* an item of a list")],
+    ],
+    ids=["nothing", "next figure", "section", "bold", "list"],
+)
+def test_a_figure_without_a_caption_of_its_own_raises_an_error(build, after):
+    notebook = new_notebook(cells=[new_markdown_cell(CAPTION), drawn("first"), *after])
+    with pytest.raises(SystemExit, match=r"no caption in italics after the figure of cell 1 \(first\) of 02.ipynb"):
+        build.describe_figures(notebook, "02.ipynb")
 
 
 def test_pages_go_with_what_they_link_to(build, tmp_path):

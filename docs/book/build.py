@@ -56,17 +56,28 @@ def plain(caption):
     return text.strip()
 
 
+def has_figure(cell):
+    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+
+
+def find_caption(cells):
+    """The caption of a figure, from the cells after it: before another figure and before the next heading; or None."""
+    for cell in cells:
+        text = cell.source if cell.cell_type == "markdown" else ""
+        if re.match(r"\*(\*\*)?[^\s*]", text):  # italics, of which the first letter may be bold
+            return plain(text.split("\n\n")[0])
+        if has_figure(cell) or re.search("^#", text, flags=re.M):
+            return None
+    return None
+
+
 def describe_figures(notebook, name):
-    """Give each figure its caption, the next paragraph in italics, as the text for those who do not see it."""
-    captions = [
-        plain(cell.source.split("\n\n")[0]) if cell.cell_type == "markdown" and cell.source.startswith("*") else ""
-        for cell in notebook.cells
-    ]
+    """Give each figure its caption, the paragraph in italics that follows, as the text for those who do not see it."""
     for number, cell in enumerate(notebook.cells):
-        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
-            caption = next(filter(None, captions[number:]), None)
+        if has_figure(cell):
+            caption = find_caption(notebook.cells[number + 1 :])
             if caption is None:
-                raise SystemExit(f"book: no caption in italics after the figure of cell {number} of {name}")
+                raise SystemExit(f"book: no caption in italics after the figure of cell {number} ({cell.id}) of {name}")
             cell.metadata["mystnb"] = {"image": {"alt": caption}}
 
 
