@@ -56,7 +56,7 @@ def test_direct_quadrature(porosity):
 def test_invariant_and_porod(family, shape, porosity):
     """∫ s² f ds / 2π² is ε (1 - ε), the tail included; and s⁴ f tends to 2π times the area of the interfaces."""
     more = {"spectral_density": family, "shape": shape}
-    area = 2 / np.pi * level_cut.correlation_slope(family, shape) * np.exp(-(stats.norm.ppf(porosity) ** 2) / 2)
+    area = level_cut.specific_surface(level_cut.correlation_loss(family, shape), porosity)
     s = np.geomspace(1e-4, 500, 60_001)
     invariant = (np.trapezoid(f(s, porosity, **more) * s**3, np.log(s)) + 2 * np.pi * area / s[-1]) / (2 * np.pi**2)
     assert invariant == pytest.approx(porosity * (1 - porosity), rel=2e-5)
@@ -67,7 +67,9 @@ def test_invariant_and_porod(family, shape, porosity):
 def test_area_of_the_paper_s_interfaces():
     """-g''(0) is a third of the mean of k² over k² Γ, Eq. (7), by gamma functions."""
     mean = special.beta(5 / 8, 2 - 5 / 8) / special.beta(3 / 8, 2 - 3 / 8)
-    assert level_cut.correlation_slope("paper") == pytest.approx(np.sqrt(mean / 3), rel=1e-6)
+    assert level_cut.specific_surface(level_cut.correlation_loss("paper"), 0.5) == pytest.approx(
+        2 / np.pi * np.sqrt(mean / 3), rel=1e-6
+    )
 
 
 def test_babinet_and_scaling():

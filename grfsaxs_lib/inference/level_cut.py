@@ -32,12 +32,15 @@ PAPER_SCALE = PAPER_GRID.size**3 / PAPER_GRID.voxel_size**3
 """Intensity on the paper's scale over that of a unit volume [nm^-3]."""
 
 _N = 4096
-_LOG_STEP = np.log(1e9) / (_N - 1)
+LOG_STEP = np.log(1e9) / (_N - 1)
+"""Step of the logarithmic grids."""
 _SPHERICAL = 0.5  # order of the Hankel transform that is the spherical Fourier transform
-_K = 1e-4 * np.exp(_LOG_STEP * np.arange(_N))  # to 1e5
-_OFFSET = fhtoffset(_LOG_STEP, mu=_SPHERICAL)
-_R = np.exp(_OFFSET) / _K[::-1]  # in units of a
-_S = np.exp(_OFFSET) / _R[::-1]
+K = 1e-4 * np.exp(LOG_STEP * np.arange(_N))
+"""Wave numbers of the grid [1/a], to 1e5."""
+_OFFSET = fhtoffset(LOG_STEP, mu=_SPHERICAL)
+R = np.exp(_OFFSET) / K[::-1]
+"""Distances of the grid [a]."""
+_S = np.exp(_OFFSET) / R[::-1]
 _NEAR = 0.3  # below, 1 - g is integrated directly, for g alone would lose its digits
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 _THINNED = slice(*np.searchsorted(_S, (1e-3, 1e2)), 4)  # the ends of the grid feel that it is periodic
@@ -86,7 +89,7 @@ def level_cut_intensity(q, *, scaling_parameter, porosity, spectral_density="pap
 
 
 def _transform(values):
-    return fht(values, _LOG_STEP, mu=_SPHERICAL, offset=_OFFSET)
+    return fht(values, LOG_STEP, mu=_SPHERICAL, offset=_OFFSET)
 
 
 def check_smoothing(length, spectral_density):
@@ -116,23 +119,23 @@ def correlation_loss(spectral_density, shape=None, scaling_parameter=1.0):
     density = density_of(spectral_density, shape)
     if spectral_density in FAMILIES:
         return _loss_of_family(spectral_density, tuple(check_shape(spectral_density, shape).items()))
-    return _loss(density(_K / scaling_parameter, scaling_parameter))
+    return _loss(density(K / scaling_parameter, scaling_parameter))
 
 
 @lru_cache(maxsize=256)
 def _loss_of_family(name, shape):
     family, shape = FAMILIES[name], dict(shape)
     if family.correlation is not None:
-        return family.correlation(_R, **shape)
-    return _loss(family.density(_K, 1.0, **shape))
+        return family.correlation(R, **shape)
+    return _loss(family.density(K, 1.0, **shape))
 
 
 def _loss(gamma):
-    """1 - g at `_R`, from the spectral density at `_K`."""
+    """1 - g at `R`, from the spectral density at `K`."""
     gamma = np.asarray(gamma, dtype=np.float64)
-    if gamma.shape != _K.shape or not np.isfinite(gamma).all() or (gamma < 0).any() or not gamma.any():
+    if gamma.shape != K.shape or not np.isfinite(gamma).all() or (gamma < 0).any() or not gamma.any():
         raise ValueError("a spectral density must be finite, not negative and not zero everywhere")
-    area, total = _K**5 * gamma, _K**3 * gamma  # integrands over ln k of k^4 and k^2 times gamma
+    area, total = K**5 * gamma, K**3 * gamma  # integrands over ln k of k^4 and k^2 times gamma
     if area[-_N // 9 :].sum() > 1e-3 * area.sum():
         raise ValueError(
             "the spectral density falls too slowly: the integral of k^4 times it, and with it the area of the "
@@ -140,17 +143,28 @@ def _loss(gamma):
         )
     if total[: _N // 9].sum() > 1e-3 * total.sum():
         raise ValueError("the spectral density holds structures far larger than the scaling parameter")
-    weights = total / total.sum()
-    g = np.sqrt(np.pi / 2) / _R**1.5 * _transform(weights / _LOG_STEP / _K**1.5)
-    loss = 1 - g
-    seen = np.flatnonzero(weights > 1e-16 * weights.max())
-    seen = slice(seen[0], seen[-1] + 1)
-    near = np.flatnonzero(_R < _NEAR)
-    some = near[::-8][::-1]  # a power law, nearly: few distances suffice
-    x = np.outer(_R[some], _K[seen])
-    direct = np.where(x < 1e-2, x**2 / 6, 1 - np.sinc(x / np.pi)) @ weights[seen]
-    loss[near] = np.exp(CubicSpline(np.log(_R[some]), np.log(direct))(np.log(_R[near])))
+    return loss_of_weights(total / total.sum())
+
+
+def loss_of_weights(weights):
+    """1 - g at `R` of a field whose variance is shared among the waves `K`: (..., n_k) to (..., n_r) ndarray.
+
+    Linear in the weights, which need not add up to one: it also takes changes of weights to changes of 1 - g.
+    """
+    g = np.sqrt(np.pi / 2) / R**1.5 * _transform(weights / LOG_STEP / K**1.5)
+    loss = weights.sum(axis=-1, keepdims=True) - g
+    near, some, matrix = _near()
+    loss[..., near] = R[near] ** 2 * CubicSpline(np.log(R[some]), weights @ matrix, axis=-1)(np.log(R[near]))
     return loss
+
+
+@lru_cache(maxsize=1)
+def _near():
+    """Small distances, some of them, and the (n_k, n_some) matrix from weights to (1 - g) / r^2 there."""
+    near = np.flatnonzero(R < _NEAR)
+    some = near[::-16][::-1]  # nearly constant in r: few distances suffice
+    x = np.outer(K, R[some])
+    return near, some, np.where(x < 1e-2, x**2 / 6 - x**4 / 120, 1 - np.sinc(x / np.pi)) / R[some] ** 2
 
 
 def autocovariance(loss, porosity):
@@ -171,6 +185,12 @@ def autocovariance(loss, porosity):
     return covariance
 
 
+def covariance_slope(loss, porosity):
+    """dC/dg of the level cut, from 1 - g; it is infinite where g is one."""
+    with np.errstate(divide="ignore"):
+        return np.exp(-(ndtri(porosity) ** 2) / (2 - loss)) / (2 * np.pi * np.sqrt(loss * (2 - loss)))
+
+
 def cross_covariance(loss, porosity, other):
     """Covariance of the solids of two level cuts of one field, of different porosities, from 1 - g.
 
@@ -186,8 +206,8 @@ def cross_covariance(loss, porosity, other):
 
 
 def transform(covariance):
-    """f at the nodes `LOG_S` of ln(aq), (n_s,) ndarray, from a covariance at the distances of the grid."""
-    return ((2 * np.pi / _S) ** 1.5 * _transform(_R**1.5 * covariance))[_THINNED]
+    """f at the nodes `LOG_S` of ln(aq), (..., n_s) ndarray, from covariances at the distances of the grid."""
+    return ((2 * np.pi / _S) ** 1.5 * _transform(R**1.5 * covariance))[..., _THINNED]
 
 
 def log_transform(loss, porosity):
@@ -207,11 +227,10 @@ def interpolate(log_f, log_s):
 
 def at_distance(loss, distance):
     """1 - g at distances in units of a, from its values on the grid."""
-    return np.interp(np.log(np.maximum(distance, _R[0])), np.log(_R), loss)
+    return np.interp(np.log(np.maximum(distance, R[0])), np.log(R), loss)
 
 
-def correlation_slope(spectral_density, shape=None):
-    """:math:`\\sqrt{-g''(0)}` [1/a]; the area of the interfaces in a volume is 2/pi times it times exp(-t^2/2)."""
-    loss = correlation_loss(spectral_density, shape)
-    near = np.searchsorted(_R, 1e-3)
-    return np.sqrt(2 * loss[near]) / _R[near]
+def specific_surface(loss, porosity):
+    """Area of the interfaces in a volume [1/a], :math:`(2/\\pi) \\sqrt{-g''(0)} e^{-t^2/2}`, from 1 - g at `R`."""
+    near = np.searchsorted(R, 1e-3)
+    return 2 / np.pi * np.sqrt(2 * loss[..., near]) / R[near] * np.exp(-(ndtri(porosity) ** 2) / 2)

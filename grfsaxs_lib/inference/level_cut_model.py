@@ -80,8 +80,8 @@ class Settings:
         found = {"scaling_parameter": a, "porosity": porosity, "mirror_porosity": 1 - porosity}
         found |= {name: np.exp(x[:, 2 + i]) for i, name in enumerate(self.free)}
         if not self.free and self.spectral_density != "peak" and not self.smoothing_length:
-            slope = level_cut.correlation_slope(self.spectral_density, self.shape)
-            found["specific_surface"] = 2 / np.pi * slope * np.exp(-(ndtri(porosity) ** 2) / 2) / a
+            loss = level_cut.correlation_loss(self.spectral_density, self.shape)
+            found["specific_surface"] = level_cut.specific_surface(loss, porosity) / a
         return found
 
 

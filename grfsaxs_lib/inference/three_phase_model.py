@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import spline_filter1d
-from scipy.special import ndtri
 
 from ..emulator.coordinates import layer_thickness
 from ..parameters import CASES
@@ -204,7 +203,7 @@ class Settings:
         a, porosity, layer_fraction = x[:, 0], x[:, 1], x[:, 2]
         a, length = np.exp(a), self.smoothing_length / PAPER_LENGTH
         found["layer_thickness"] = a * layer_thickness(porosity, layer_fraction)
-        sharp = 2 / np.pi * level_cut.correlation_slope("paper") * np.exp(-(ndtri(porosity) ** 2) / 2) / a
+        sharp = level_cut.specific_surface(level_cut.correlation_loss("paper"), porosity) / a
         y = look_up(coordinates(a / length, porosity, layer_fraction), tables(self.part).coefficients)
         found["specific_surface"] = sharp * y.reshape(len(x), len(TERMS), -1)[:, 1, -1]  # as Porod's law goes
         return found
