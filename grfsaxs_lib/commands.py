@@ -1,8 +1,9 @@
-"""The command `grfsaxs`: analyse files of measured curves."""
+"""The command `grfsaxs`: analyse files of measured curves, and draw structures that scatter like them."""
 
 import argparse
 import hashlib
 import json
+import math
 import multiprocessing
 import signal
 import sys
@@ -21,20 +22,38 @@ def main(arguments=None):
     """Entry point of ``grfsaxs``."""
     parser = argparse.ArgumentParser(prog="grfsaxs")
     commands = parser.add_subparsers(dest="command", required=True)
-    p = commands.add_parser("analyse", help="infer structure parameters from measured curves", epilog=_EPILOG)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--unit", help="unit of q where the file has none: 1/nm or 1/A")
+    common.add_argument("--columns", type=lambda text: text.split(","), help="of a text: q,intensity,sigma,dq")
+    common.add_argument(
+        "--q-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="part of the curve to use [1/nm]"
+    )
+    common.add_argument(
+        "--contrast", type=float, nargs="+", metavar="X",
+        help="of the scattering length densities [1e10/cm^2], and its standard deviation; the intensity is in 1/cm "
+        "(free spectral density)",
+    )  # fmt: skip
+    common.add_argument("--relative-error", type=float, help="of the intensity, where the file has none")
+    common.add_argument("--seed", type=int, default=0)
+    common.add_argument(
+        "--out", type=Path, default=Path("grfsaxs_results"), help="folder for results (default: %(default)s)"
+    )
+    p = commands.add_parser(
+        "analyse", parents=[common], help="infer structure parameters from measured curves", epilog=_EPILOG
+    )
     p.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    p.add_argument("--unit", help="unit of q where the file has none: 1/nm or 1/A")
-    p.add_argument("--columns", type=lambda text: text.split(","), help="of a text: q,intensity,sigma,dq")
     p.add_argument(
         "--phases", choices=("2", "3", "auto"), default="2", help="auto: as 2 and as 3, the likelier is kept"
     )
-    p.add_argument("--spectral-density", default="paper", metavar="NAME", help="paper, power or peak")
+    p.add_argument("--spectral-density", default="paper", metavar="NAME", help="paper, power, peak or free")
     p.add_argument(
         "--smoothing-length", type=float, help="of the filter between two cuts [nm] (default: 0, 1 in three phases)"
     )
-    p.add_argument("--q-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="part of the curve to use [1/nm]")
     p.add_argument("--scaling-parameter", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior [nm]")
-    p.add_argument("--porosity", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior")
+    p.add_argument(
+        "--porosity", type=float, nargs="+", metavar="X",
+        help="range of the prior, LOW HIGH; with a free spectral density what is known of it, MEAN [SD]",
+    )  # fmt: skip
     p.add_argument(
         "--layer-fraction", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior, 3 phases"
     )
@@ -42,12 +61,21 @@ def main(arguments=None):
         "--layer-contrast", type=lambda text: tuple(map(float, text.split(","))), metavar="DENSITY[,DENSITY]",
         help="of the layer, where the pore's is 0 and the solid's 1, or its range (default: 0.65)",
     )  # fmt: skip
-    p.add_argument("--relative-error", type=float, help="of the intensity, where the file has none")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument(
-        "--out", type=Path, default=Path("grfsaxs_results"), help="folder for results (default: %(default)s)"
-    )
-    sys.exit(_analyse_files(parser.parse_args(arguments)))
+    p.set_defaults(do=_analyse_files)
+    p = commands.add_parser(
+        "structure", parents=[common], help="draw a structure that scatters like a measured curve",
+        epilog="Written are the analysis with a free spectral density (.nc, .png) and the structure as NetCDF "
+        "(.structure.nc), as a TIFF stack for ImageJ and others (.structure.tif), and as a picture with its curve over "
+        "the measured one (.structure.png). Exit status as of analyse.",
+    )  # fmt: skip
+    p.add_argument("file", type=Path, metavar="FILE")
+    p.add_argument("--porosity", type=float, nargs="+", metavar="X", help="what is known of it: MEAN [SD]")
+    p.add_argument("--size", type=int, default=512, help="voxels along an edge (default: %(default)s)")
+    p.add_argument("--voxel-size", type=float, help="[nm] (default: pi/2 over the largest q)")
+    p.add_argument("--device", default="cpu", help="cpu or gpu (default: %(default)s)")
+    p.set_defaults(do=_draw_structure)
+    given = parser.parse_args(arguments)
+    sys.exit(given.do(given))
 
 
 def _analyse_files(given):
@@ -58,7 +86,7 @@ def _analyse_files(given):
     from .tasks import available_cores
 
     names = ("phases", "spectral_density", "smoothing_length", "q_range", "scaling_parameter", "porosity")
-    names += ("layer_fraction", "layer_contrast", "relative_error", "seed")
+    names += ("layer_fraction", "layer_contrast", "contrast", "relative_error", "seed")
     arguments = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     arguments["phases"] = given.phases if given.phases == "auto" else int(given.phases)
     if len(arguments.get("layer_contrast", ())) == 1:
@@ -100,7 +128,7 @@ def _analyse_files(given):
             table.to_csv(temporary, index=False)
         table = table[table["file"].isin([str(file) for file in rows])]
         columns = ["curve", "reliable"]
-        for name in ("scaling_parameter", "porosity", "layer_fraction"):
+        for name in ("scaling_parameter", "porosity", "layer_fraction", "specific_surface"):
             columns += [name, f"{name} sd"] if name in table and table[name].notna().any() else []
         print(table[columns].to_string(index=False, float_format="{:.4g}".format))
         for row in table.fillna("").itertuples():
@@ -113,6 +141,34 @@ def _analyse_files(given):
         _fail("interrupted; repeat the command for the rest")
         return 130
     return 1 if failed else 0 if table["reliable"].all() else 3
+
+
+def _draw_structure(given):
+    from .grid import Grid
+    from .inference.analyse import AnalysisWarning, analyse
+    from .measurement.reading import read_curve
+
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+        curve = read_curve(given.file, given.unit, columns=given.columns)
+        voxel_size = given.voxel_size or math.pi / 2 / min(curve.q[-1], (given.q_range or curve.q)[-1])
+        grid = Grid(given.size, voxel_size)
+        names = ("q_range", "porosity", "contrast", "relative_error", "seed")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AnalysisWarning)  # told below
+            found = analyse(curve, spectral_density="free", **{name: getattr(given, name) for name in names})
+        structure = found.structure(grid, given.seed, given.device)
+        name = given.file.stem
+        found.to_netcdf(given.out / f"{name}.nc")
+        structure.to_netcdf(given.out / f"{name}.structure.nc")
+        structure.to_tiff(given.out / f"{name}.structure.tif")
+        _save_picture(found, given.out / f"{name}.png")
+        _save_picture(structure, given.out / f"{name}.structure.png")
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        return _fail(str(error))
+    print(found)
+    print(f"\n{grid}, porosity {structure.porosity:.4g}; written to {given.out}")
+    return 0 if found.reliable else 3
 
 
 def _fail(text):

@@ -312,7 +312,8 @@ def test_results(tmp_path, many):
         assert (file["porosity"][:] == found.samples["porosity"]).all() and file["q"].units == "nm-1"
         assert file.reliable == found.reliable and file.spectral_density == "paper"
     figure = found.plot()
-    assert len(figure.axes) == 3 and f"{np.median(found.samples['scaling_parameter']):.4g}" in figure.get_suptitle()
+    words = figure.axes[0].get_legend().get_title().get_text()
+    assert len(figure.axes) == 3 and f"a = {np.median(found.samples['scaling_parameter']):.4g} ±" in words
     assert results.find_unreadable(figure) == []
     plane = figure.axes[1].images[0].get_array()
     assert np.mean(plane == 0) == pytest.approx(np.median(found.samples["porosity"]), abs=1e-3)

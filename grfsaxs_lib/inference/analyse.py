@@ -1,157 +1,29 @@
 """Infer the structure of a sample from a measured curve: parameters with intervals, and whether to trust them."""
 
 import warnings
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy.signal import savgol_filter
 
-from ..files import moved_into_place, package_version
 from ..measurement.curve import Curve
-from ..parameters import VARIABLES
 from . import level_cut, level_cut_model, marginal_fit, three_phase_model
-from .judgement import judge
+from .judgement import judge, judge_parameters
 from .marginal_fit import marginalise
+from .result import Analysis, AnalysisWarning
 
 LAYER_CONTRAST = 0.65
 """Density of the layer, where the pore's is 0 and the solid's 1: that of the paper."""
 
 _MODEL_ERROR = 3e-4  # of the closed form's table, relative
 _LEAST_POINTS = 12
-_QUANTILES = {"2.5 %": 0.025, "16 %": 0.16, "84 %": 0.84, "97.5 %": 0.975}
-
-
-class AnalysisWarning(UserWarning):
-    """The result of an analysis should not be published as it is; `Analysis.warnings` says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """What a curve tells of a sample.
-
-    Attributes
-    ----------
-    curve : Curve
-        The part that was analysed, with the standard deviations that were used.
-    settings : Settings
-    samples : dict of str to (n,) ndarray
-        Draws from the posterior: scaling_parameter [nm], porosity, its mirror image 1 - porosity, free shape
-        parameters, and specific_surface [1/nm] of a sharp cut where it is finite.
-    prefactor, background : (n,) ndarray
-        Draws of what multiplies the intensity on the paper's scale, and of what is added, in the unit of the intensity.
-    fit : (n_q,) ndarray
-        The most likely curve.
-    chi_square : float
-        Of this curve.
-    degrees_of_freedom : int
-    log_evidence : float
-        Logarithm of the probability of the curve under the model, but for a constant that all models of the same curve
-        and standard deviations share: only differences mean something.
-    bic : float
-        Bayesian information criterion; smaller is better.
-    effective_samples : float
-        Number of independent draws that the samples are worth.
-    warnings : list of str
-        Reasons not to trust the result, each with a remedy, then remarks.
-    reliable : bool
-        True if there is no such reason.
-    """
-
-    curve: Curve
-    settings: level_cut_model.Settings | three_phase_model.Settings
-    samples: dict
-    prefactor: np.ndarray
-    background: np.ndarray
-    fit: np.ndarray
-    chi_square: float
-    degrees_of_freedom: int
-    log_evidence: float
-    bic: float
-    effective_samples: float
-    warnings: list
-    reliable: bool
-
-    @property
-    def table(self):
-        """DataFrame of median, standard deviation and quantiles, a row for each parameter."""
-        rows = {
-            name: {"median": np.median(values), "sd": values.std()}
-            | {label: np.quantile(values, share) for label, share in _QUANTILES.items()}
-            for name, values in self.samples.items()
-        }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
-
-    def __repr__(self):
-        judged = "reliable" if self.reliable else "NOT reliable"
-        lines = [repr(self.curve), f"chi-square {self.chi_square:.1f} of {self.degrees_of_freedom} degrees of freedom"]
-        return "\n".join([*lines, str(self.table.round(5)), judged, *(f"- {text}" for text in self.warnings)])
-
-    def plot(self, seed=0):
-        """Draw the curve and its fit, residuals, and a plane of a structure with the median parameters.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-        """
-        from .report import plot_analysis
-
-        return plot_analysis(self, seed)
-
-    def to_netcdf(self, path, **attributes):
-        """Write samples, curve and fit to a NetCDF file, with more attributes; it appears when it is complete."""
-        import xarray as xr
-
-        data = xr.Dataset({name: ("draw", values) for name, values in self.samples.items()})
-        data["prefactor"], data["background"] = ("draw", self.prefactor), ("draw", self.background)
-        for name in ("intensity", "sigma", "dq"):
-            if getattr(self.curve, name) is not None:
-                data[name] = "q", getattr(self.curve, name)
-        data["fit"] = "q", self.fit
-        data = data.assign_coords(q=("q", self.curve.q, {"units": "nm-1"}))
-        for name in set(data) & set(VARIABLES) - {"intensity"}:
-            data[name].attrs["units"] = VARIABLES[name].unit
-        for name, unit in (("specific_surface", "nm-1"), ("layer_thickness", "nm")):
-            if name in data:
-                data[name].attrs["units"] = unit
-        family = self.settings.spectral_density
-        data.attrs = {
-            "curve": self.curve.name,
-            "notes": "; ".join(self.curve.notes),
-            "warnings": "; ".join(self.warnings),
-            "reliable": int(self.reliable),
-            "chi_square": self.chi_square,
-            "degrees_of_freedom": self.degrees_of_freedom,
-            "log_evidence": self.log_evidence,
-            "spectral_density": family if isinstance(family, str) else repr(family),
-            "shape": repr(getattr(self.settings, "shape", {})),
-            **{f"prior_{name}": limits for name, limits in self.settings.limits_by_name.items()},
-            "layer_contrast": getattr(self.settings, "layer_contrast", ()),
-            "smoothing_length": self.settings.smoothing_length,
-            "slit_length": self.curve.slit_length or 0.0,
-            "bic": self.bic,
-            "effective_samples": self.effective_samples,
-            "grfsaxs_version": package_version(),
-        } | attributes
-        with moved_into_place(Path(path)) as temporary:
-            data.to_netcdf(temporary, engine="netcdf4")
-
-    @property
-    def summary(self):
-        """Dict of one row of a table of many curves."""
-        row = {"curve": self.curve.name, "reliable": self.reliable}
-        for name, values in self.table.iterrows():
-            row |= {name: values["median"], f"{name} sd": values["sd"]}
-        row |= {"prefactor": np.median(self.prefactor), "background": np.median(self.background)}
-        row |= {"chi_square": self.chi_square, "degrees_of_freedom": self.degrees_of_freedom}
-        return row | {"warnings": "; ".join(self.warnings)}
 
 
 def analyse(
     curve, *, phases=2, spectral_density="paper", shape=None, smoothing_length=None, q_range=None,
-    scaling_parameter=None, porosity=None, layer_fraction=None, layer_contrast=None, relative_error=None,
-    seed=0,
+    scaling_parameter=None, porosity=None, layer_fraction=None, layer_contrast=None, contrast=None,
+    relative_error=None, seed=0,
 ):  # fmt: skip
     """Infer scaling parameter and porosity of a macroscopic sample of two phases.
 
@@ -166,7 +38,8 @@ def analyse(
         Pore and solid, or pore, layer and solid, known for the paper's spectral density alone. "auto" analyses the
         curve as both, and returns the likelier result with a remark on the other.
     spectral_density : str or callable
-        A family of `physics.spectra` by its name, or a callable of (q, a) that depends on their product alone.
+        A family of `physics.spectra` by its name, or a callable of (q, a) that depends on their product alone; or
+        "free", a density of any form (`free_spectrum`), which needs `porosity` or `contrast`.
     shape : dict, optional
         Shape parameters of the family: a number fixes one, a pair is a range in which it is fitted.
     smoothing_length : float, optional
@@ -179,12 +52,17 @@ def analyse(
     porosity : (float, float), optional
         Range of the prior, uniform. In two phases 0.02 to 0.5, on one side of 1/2: exchanging the two does not change
         the curve (Babinet), and the fraction in this range is reported beside its mirror image. In three phases the
-        volume of pore and layer, 0.1 to 0.9.
+        volume of pore and layer, 0.1 to 0.9. With a free spectral density it is no range but what is known of the
+        porosity: a number, or its mean and standard deviation.
     layer_fraction : (float, float), optional
         Range of the prior in three phases, uniform: the share of the layer in pore and layer, 0.05 to 0.5.
     layer_contrast : float or (float, float), optional
         Density of the layer in three phases, where the pore's is 0 and the solid's 1: 0.65 by default, as in the
         paper; a pair is the range of a uniform prior.
+    contrast : float or (float, float), optional
+        Difference of the scattering length densities of the two phases, or its mean and standard deviation
+        [1e10 cm^-2]. With a free spectral density and an absolute intensity [cm^-1] it tells the porosity by the
+        invariant.
     relative_error : float, optional
         Standard deviation of the intensity over the intensity, in place of the curve's own. Without either it is
         estimated from the roughness of the curve, and a warning says so.
@@ -193,6 +71,7 @@ def analyse(
     Returns
     -------
     Analysis
+        A `FreeAnalysis`, with spectrum, correlation and structure, where the spectral density is free.
 
     Raises
     ------
@@ -206,17 +85,28 @@ def analyse(
     """
     q_range = _check_q_range(q_range)
     limits = {"scaling_parameter": scaling_parameter, "porosity": porosity, "layer_fraction": layer_fraction}
-    contrast = LAYER_CONTRAST if layer_contrast is None else layer_contrast
+    density_of_layer = LAYER_CONTRAST if layer_contrast is None else layer_contrast
     _check_phases(phases, limits, layer_contrast, smoothing_length, spectral_density != "paper" or shape)
+    free = isinstance(spectral_density, str) and spectral_density == "free"
+    if contrast is not None and not free:
+        raise ValueError('contrast is of a free spectral density alone: give spectral_density="free"')
     if phases == "auto":
         common = {"q_range": q_range, "relative_error": relative_error, "seed": seed}
-        analysis = _likelier(curve, common, contrast)
+        analysis = _likelier(curve, common, density_of_layer)
+    elif free:
+        from . import free_analysis, free_spectrum
+
+        if shape or smoothing_length or scaling_parameter:
+            raise ValueError("a free spectral density has no shape, smoothing_length or scaling_parameter")
+        settings = free_spectrum.settings_of(porosity, contrast)
+        used, remarks = _prepare(curve, q_range, relative_error)
+        analysis = free_analysis.infer(used, settings, np.random.default_rng(seed), remarks)
     else:
         if phases == 2:
             ends = [known if limits[name] is None else limits[name] for name, known in level_cut_model.LIMITS.items()]
             settings = level_cut_model.settings_of(spectral_density, shape, *ends, smoothing_length or 0.0)
         else:
-            settings = three_phase_model.settings_of(limits, contrast, smoothing_length)
+            settings = three_phase_model.settings_of(limits, density_of_layer, smoothing_length)
             curve, q_range = _inside(curve, q_range, settings.smoothing_length)
         used, remarks = _prepare(curve, q_range, relative_error)
         analysis = _infer(used, settings, np.random.default_rng(seed), remarks)
@@ -277,8 +167,9 @@ def _infer(curve, settings, rng, remarks):
         "drop": flat - chi_square, "effective": effective, "fit": fitted, "background": np.median(background),
         "prefactor": linear.prefactor[0],
     }  # fmt: skip
-    severe, mild = judge(curve, settings, samples, found)
-    severe += [note for note in curve.notes if "contradicts" in note]
+    severe, mild = judge(curve, found)
+    for reasons, more in zip((severe, mild), judge_parameters(curve, settings, samples), strict=True):
+        reasons += more
     bic = chi_square + noise.log_determinant + (best.size + 2) * np.log(curve.q.size)
     return Analysis(
         curve, settings, samples, prefactor / level_cut.PAPER_SCALE, background, fitted, chi_square, freedom,
@@ -311,7 +202,7 @@ def compare(curve, models, **arguments):
         analyses = {name: analyse(curve, **arguments | model) for name, model in models.items()}
     rows = {
         name: {
-            "scaling_parameter": np.median(one.samples["scaling_parameter"]),
+            "scaling_parameter": np.median(one.samples.get("scaling_parameter", np.nan)),
             "porosity": np.median(one.samples["porosity"]),
             "chi_square": one.chi_square,
             "degrees_of_freedom": one.degrees_of_freedom,

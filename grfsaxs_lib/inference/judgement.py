@@ -13,8 +13,14 @@ _LINEAR = {"porosity", "layer_fraction", "layer_contrast"}  # parameters whose p
 _MOST = {"scaling_parameter": 0.15, "porosity": 0.3, "layer_fraction": 0.5}  # relative standard deviation of a result
 
 
-def judge(curve, settings, samples, found):
-    """Reasons not to trust a result, and remarks that leave it valid; two lists of str, each with a remedy."""
+REMEDY = (
+    "Look at the plot; try another spectral_density or a smaller q_range, or give relative_error= if the standard "
+    "deviations are too small."
+)
+
+
+def judge(curve, found, remedy=REMEDY):
+    """Reasons not to trust a fit, and remarks that leave it valid; two lists of str, each with a remedy."""
     severe, mild = [], []
     reduced = found["chi_square"] / found["freedom"]
     residuals = found["residuals"]
@@ -24,9 +30,7 @@ def judge(curve, settings, samples, found):
     if stats.chi2.sf(found["chi_square"], found["freedom"]) < _MISFIT or (alike and (reduced > 0.9 or large)):
         severe.append(
             f"This model does not describe the curve: chi-square per degree of freedom is {reduced:.3g}, and "
-            f"neighbouring residuals are correlated ({structure:.1f} standard deviations). Look at the plot; try "
-            "another spectral_density or a smaller q_range, or give relative_error= if the standard deviations are too "
-            "small."
+            f"neighbouring residuals are correlated ({structure:.1f} standard deviations). {remedy}"
         )
     elif reduced < 0.4 or alike:
         mild.append(
@@ -38,8 +42,30 @@ def judge(curve, settings, samples, found):
         severe.append("The curve rises with q, so no level cut scatters like it. Look at the curve and its background.")
     if found["drop"] < _SEEN:
         severe.append("The curve does not differ from a flat background. Measure longer, or check the background.")
-    for reasons, more in zip((severe, mild), _at_ends(settings, samples), strict=True):
-        reasons += more
+    if found["effective"] < 100:
+        severe.append(
+            f"The draws are worth only {found['effective']:.0f} independent ones: try another seed or a smaller prior."
+        )
+    precision = (curve.intensity / curve.sigma) ** 2
+    if precision.max() > 0.5 * precision.sum():
+        severe.append(
+            f"The point at q = {curve.q[precision.argmax()]:.4g} nm^-1 is stated to be so precise that it decides the "
+            "fit. Check its sigma."
+        )
+    share = np.mean(found["background"] > 0.9 * np.abs(found["fit"]))
+    if share > 0.9:
+        severe.append("The background is nine tenths of nearly all intensities. Subtract what is known of it.")
+    if curve.q[-1] > 60 or curve.q[-1] < 0.02:
+        severe.append(
+            f"q ends at {curve.q[-1]:.3g} nm^-1, which is no range of a small-angle instrument. Check the unit."
+        )
+    severe += [note for note in curve.notes if "contradicts" in note]
+    return severe, mild
+
+
+def judge_parameters(curve, settings, samples):
+    """Reasons not to trust the parameters of a fit, and remarks, as `judge` returns them."""
+    severe, mild = _at_ends(settings, samples)
     a = np.median(samples["scaling_parameter"])
     if a * curve.q[0] > 1:
         severe.append(
@@ -55,27 +81,10 @@ def judge(curve, settings, samples, found):
         spread = samples[name].std() / samples[name].mean() if name in samples else 0.0
         if spread > most:
             severe.append(f"{name} is not determined: its standard deviation is {100 * spread:.0f} % of it.")
-    if found["effective"] < 100:
-        severe.append(
-            f"The draws are worth only {found['effective']:.0f} independent ones: try another seed or a smaller prior."
-        )
     if "layer_fraction" in samples and a < (least := three_phase_model.CALIBRATED * settings.smoothing_length):
         severe.append(
             f"Below a = {least:g} nm the mean curve of three phases is not known well: errors are up to four times the "
             "stated ones. Take the result for a first guess."
-        )
-    precision = (curve.intensity / curve.sigma) ** 2
-    if precision.max() > 0.5 * precision.sum():
-        severe.append(
-            f"The point at q = {curve.q[precision.argmax()]:.4g} nm^-1 is stated to be so precise that it decides the "
-            "fit. Check its sigma."
-        )
-    share = np.mean(found["background"] > 0.9 * np.abs(found["fit"]))
-    if share > 0.9:
-        severe.append("The background is nine tenths of nearly all intensities. Subtract what is known of it.")
-    if curve.q[-1] > 60 or curve.q[-1] < 0.02:
-        severe.append(
-            f"q ends at {curve.q[-1]:.3g} nm^-1, which is no range of a small-angle instrument. Check the unit."
         )
     return severe, mild
 

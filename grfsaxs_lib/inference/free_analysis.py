@@ -1,0 +1,209 @@
+"""What a curve tells of a two-phase structure whose spectral density is free: bands, correlations, a structure."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from . import free_spectrum, level_cut
+from .judgement import judge
+from .result import Analysis
+
+_N = 200  # points of a spectrum, distances of a correlation
+_BANDS = {"lower_95": 0.025, "lower_68": 0.16, "upper_68": 0.84, "upper_95": 0.975}
+_SEEN = 10  # standard deviations of `sensitivity`, below which it is the smoothness that gives a density
+_MOST_SURFACE = 0.15  # relative standard deviation
+_MOST_UNSEEN = 0.1  # share of the variance at waves below the measured q
+_REMEDY = (
+    "No cut of a Gaussian field scatters like it, whatever its spectral density, or the standard deviations are too "
+    "small (relative_error=), or a part of the curve is not the sample's (q_range=). Look at the plot."
+)
+_PROOF = (
+    "A fit does not prove the morphology: structures other than a cut Gaussian field can scatter alike. The "
+    "smoothness of the spectrum is the one with the largest evidence, tau = {:.3g}."
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FreeAnalysis(Analysis):
+    """An `Analysis` with a free spectral density; its samples are porosity and what follows from the interfaces.
+
+    Attributes
+    ----------
+    posterior : Posterior
+    x : (n_x,) ndarray
+        Its most likely coordinates.
+    draws : Draws
+    k, r : (n,) ndarray
+        Where the densities and correlations of the draws are given [nm^-1, nm].
+    seen : (n,) ndarray of bool
+        Whether the curve depends on the density at k.
+    """
+
+    posterior: free_spectrum.Posterior
+    x: np.ndarray
+    draws: free_spectrum.Draws
+    k: np.ndarray
+    r: np.ndarray
+    seen: np.ndarray
+
+    @property
+    def spectrum(self):
+        r"""xarray Dataset over k [nm^-1]: median and bands of the spectral density [nm^3].
+
+        It is normalised to :math:`\int k^2 \Gamma(k)\, dk = 1`. `from_data` is True where the curve clearly depends on
+        the density (`free_spectrum.sensitivity`); elsewhere it is the prior that shows, the curve at most gives an
+        upper bound, and the lower ends of the bands are 0.
+        """
+        import xarray as xr
+
+        quantiles = {name: np.exp(values) for name, values in _quantiles(self.draws.log_density).items()}
+        for name in ("lower_68", "lower_95"):
+            quantiles[name] = np.where(self.seen, quantiles[name], 0.0)
+        found = xr.Dataset({name: ("k", values, {"units": "nm3"}) for name, values in quantiles.items()})
+        found["from_data"] = "k", self.seen
+        return found.assign_coords(k=("k", self.k, {"units": "nm-1"}))
+
+    @property
+    def correlation(self):
+        """xarray Dataset over r [nm]: correlation g of the field and two-point function, medians and bands.
+
+        The two-point function is the probability that two points at a distance r are both in the pores. `from_data` is
+        True for r between pi over the largest and pi over the smallest measured q.
+        """
+        import xarray as xr
+
+        found = xr.Dataset()
+        for name, values in (("g", self.draws.correlation), ("two_point", self.draws.two_point)):
+            for quantile, line in _quantiles(values).items():
+                found[name if quantile == "median" else f"{name}_{quantile}"] = "r", line
+        low, high = np.pi / self.curve.q[-1], np.pi / self.curve.q[0]
+        found["from_data"] = "r", (self.r >= low) & (self.r <= high)
+        return found.assign_coords(r=("r", self.r, {"units": "nm"}))
+
+    def density(self, k):
+        """The most likely spectral density [nm^3] at k [nm^-1], (n,) ndarray; see `spectrum`."""
+        model, u = self.posterior.model, self.x[: self.posterior.n]
+        return np.exp(model.spectrum.basis(k) @ u - model.log_norm(u))
+
+    @cached_property
+    def loss(self):
+        """1 - g of the most likely density at the distances `level_cut.R` times `unit`."""
+        return level_cut.loss_of_weights(self.posterior.model.weights(self.x[: self.posterior.n]))
+
+    @property
+    def unit(self):
+        """Unit of length of the tables [nm]."""
+        return self.posterior.model.unit
+
+    @property
+    def porosity(self):
+        """The most likely porosity."""
+        return float(self.posterior.parts(self.x)[1])
+
+    @property
+    def wavelength(self):
+        """Inverse of the wave number below which half of the field's variance lies [nm]."""
+        shares = np.cumsum(self.posterior.model.weights(self.x[: self.posterior.n]))
+        return self.unit / level_cut.K[np.searchsorted(shares, 0.5)]
+
+    def structure(self, grid, seed=0, device="cpu"):
+        """Draw a structure with the most likely spectral density, cut at the most likely porosity.
+
+        Parameters
+        ----------
+        grid : Grid
+        seed : int
+        device : {"cpu", "gpu"}
+
+        Returns
+        -------
+        Structure
+        """
+        from .drawn_structure import draw_structure
+
+        return draw_structure(self, grid, seed, device)
+
+    def plot(self, seed=0):
+        """Draw the curve and its fit, residuals, the spectrum with its bands, and a plane of a structure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from .report import plot_free_analysis
+
+        return plot_free_analysis(self, seed)
+
+    def to_dataset(self):
+        """The `Dataset` of an `Analysis`, with spectrum and correlation."""
+        found = super().to_dataset()
+        found.attrs |= {f"given_{name}": getattr(self.settings, name) or () for name in ("porosity", "contrast")}
+        spectrum = self.spectrum.rename({name: f"spectrum_{name}" for name in self.spectrum})
+        return found.merge(spectrum).merge(self.correlation.rename(from_data="correlation_from_data"))
+
+
+def _quantiles(values):
+    """Median and ends of the bands of draws, a dict of ndarrays."""
+    shares = {"median": 0.5} | _BANDS
+    return dict(zip(shares, np.quantile(values, list(shares.values()), axis=0), strict=True))
+
+
+def infer(curve, settings, rng, remarks):
+    """The `FreeAnalysis` of a curve with standard deviations."""
+    posterior = free_spectrum.Posterior(curve, settings)
+    best = free_spectrum.find(posterior)
+    k = np.geomspace(0.1 * curve.q[0], 3 * curve.q[-1], _N)
+    r = np.geomspace(0.1 * np.pi / curve.q[-1], 4 * np.pi / curve.q[0], _N)
+    draws = free_spectrum.draw(posterior, best, k, r, rng)
+    seen = (k >= curve.q[0]) & (k <= curve.q[-1]) & (free_spectrum.sensitivity(posterior, best, k) > _SEEN)
+    fit = posterior.fitted(best.x)
+    residuals = (curve.intensity - fit) / curve.sigma
+    flat = np.average(curve.intensity, weights=curve.sigma**-2.0)
+    chi_square, freedom = float(residuals @ residuals), max(1, round(curve.q.size - best.used))
+    found = {
+        "chi_square": chi_square, "freedom": freedom, "residuals": residuals, "fit": fit,
+        "drop": np.sum(((curve.intensity - flat) / curve.sigma) ** 2) - chi_square, "effective": draws.effective,
+        "background": np.median(draws.background), "prefactor": np.median(draws.prefactor),
+    }  # fmt: skip
+    severe, mild = judge(curve, found, _REMEDY)
+    samples = _samples(draws, settings)
+    severe += _doubts(curve, posterior, best, samples)
+    bic = chi_square + best.used * np.log(curve.q.size)
+    return FreeAnalysis(
+        curve, settings, samples, draws.prefactor / level_cut.PAPER_SCALE, draws.background, fit, chi_square, freedom,
+        draws.log_evidence, bic, draws.effective, [*severe, *mild, _PROOF.format(best.smoothness), *remarks],
+        not severe, posterior, best.x, draws, k, r, seen,
+    )  # fmt: skip
+
+
+def _samples(draws, settings):
+    """Dict of name to (n,) ndarray: porosity, and what the interfaces give."""
+    found = {"porosity": draws.porosity}  # all the same where it is given without an uncertainty
+    if settings.porosity is None:
+        found["mirror_porosity"] = 1 - draws.porosity
+    return found | {
+        "specific_surface": draws.surface,
+        "porod_constant": 2 * np.pi * draws.prefactor * draws.surface,
+        "pore_chord_length": 4 * draws.porosity / draws.surface,
+        "solid_chord_length": 4 * (1 - draws.porosity) / draws.surface,
+    }
+
+
+def _doubts(curve, posterior, best, samples):
+    """Reasons not to trust a spectrum."""
+    found = []
+    weights = posterior.model.weights(best.x[: posterior.n])
+    unseen = weights[posterior.model.unit * curve.q[0] > level_cut.K].sum()
+    if unseen > _MOST_UNSEEN:
+        found.append(
+            f"{100 * unseen:.0f} % of the field's variance lie at waves longer than the curve shows, where only the "
+            "prior speaks. Measure at smaller angles."
+        )
+    surface = samples["specific_surface"]
+    if surface.std() > _MOST_SURFACE * surface.mean():
+        found.append(
+            f"specific_surface is not determined: its standard deviation is "
+            f"{100 * surface.std() / surface.mean():.0f} % of it. Measure at larger angles."
+        )
+    return found

@@ -1,0 +1,428 @@
+r"""The spectral density of any form that a curve of two phases asks for.
+
+The logarithm of :math:`\Gamma(k)` is a natural cubic spline u of :math:`\ln k`, so that the density is positive. Its
+knots reach from a third of the smallest q, where the density must be nearly flat, to half of the largest; beyond it
+goes on as a power of k. Its prior is that of a smoothing spline,
+
+.. math:: -2 \ln p(u) = \frac{1}{\tau^2} \int u''(\ln k)^2\, d\ln k + \text{ends},
+
+where the ends say that the slope is 0 ± 1 at the first knot, and below -5 at the last, so that the interfaces have a
+finite area. Without the power law a density that is flat up to the largest q would imitate a background. A curve is
+compared as in `marginal_fit`,
+
+.. math:: y_i = A\,(RF)_i(u, \epsilon) + B + n_i ,
+
+with the closed form F of `level_cut`. The smoothness :math:`\tau` is the one with the largest evidence in Laplace's
+approximation; draws around its maximum are weighted by the exact posterior.
+
+The shape of a curve does not tell :math:`\epsilon`, for nearly every curve has a density for any of them: it comes from
+its prior, or, where the contrast :math:`\Delta\rho` of the phases is known, from the absolute intensity: then
+:math:`A = \Delta\rho^2`, and the invariant is :math:`2\pi^2 \Delta\rho^2 \epsilon (1 - \epsilon)`.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.optimize import least_squares
+from scipy.special import ndtr
+
+from . import level_cut
+from .smearing import smearing
+
+POROSITY_LIMITS = (0.01, 0.5)
+"""Ends of the uniform prior of the porosity where it comes from the absolute intensity."""
+
+_SPACING = 0.12  # of the knots in ln k
+_FIRST_KNOT, _LAST_KNOT = 0.3, 0.5  # over the smallest and the largest q
+_CENTRE = 10**-0.5  # of the closed form's nodes, which reach from 1e-3 to 1e2
+_LONGEST = 10**4.5  # largest over smallest q
+_LOW_END, _HIGH_END = (0.0, 1.0), (-8.0, 6.0)  # slopes of ln density over ln k: means and standard deviations
+_FINITE_AREA = (-5.5, 0.25)  # above this slope, the standard deviation of a wall
+_SMOOTHNESS = 2.0 ** np.arange(-2, 7)
+_FIRST = 4  # of these: where the search begins
+_STARTS = 3
+_DRAWS = 1000
+_BATCH, _ENOUGH, _MOST = 400, 200.0, 3200  # proposals are made in batches until they are worth enough draws, or so many
+_WINDOW = 0.25  # in ln k, of `sensitivity`
+_INVARIANT_UNIT = 0.1  # (1e10 cm^-2)^2 nm^3 in cm^-1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an analysis with a free spectral density assumes.
+
+    Attributes
+    ----------
+    porosity : (float, float) or None
+        Mean and standard deviation of a normal prior; None for a uniform one.
+    contrast : (float, float) or None
+        Difference of the scattering length densities, mean and standard deviation [1e10 cm^-2]. With it the intensity
+        is absolute [cm^-1].
+    """
+
+    porosity: tuple | None
+    contrast: tuple | None
+    spectral_density: str = field(default="free", init=False)
+    smoothing_length: float = field(default=0.0, init=False)
+
+    @property
+    def limits_by_name(self):
+        """Ends of the priors that are uniform."""
+        return {} if self.porosity else {"porosity": POROSITY_LIMITS}
+
+    def porosity_of(self, z):
+        """Porosity of a coordinate with a standard normal prior."""
+        if self.porosity:
+            return self.porosity[0] + self.porosity[1] * z
+        low, high = POROSITY_LIMITS
+        return low + (high - low) * ndtr(z)
+
+    def log_prefactor_of(self, z):
+        """ln A of a coordinate, which has a standard normal prior where the contrast is known, else a flat one."""
+        if self.contrast is None:
+            return z
+        mean, sd = self.contrast
+        return np.log(_INVARIANT_UNIT * mean**2) + 2 * sd / mean * z
+
+
+def settings_of(porosity, contrast):
+    """The `Settings` of the arguments of an analysis; ValueError if they do not make sense."""
+    if porosity is None and contrast is None:
+        raise ValueError(
+            "a free spectral density needs porosity=, a number or (mean, standard deviation), or contrast= in "
+            "1e10 cm^-2 with the intensity in cm^-1: the shape of a curve does not tell the porosity, as nearly every "
+            "curve has a spectral density for any of them"
+        )
+    pairs = {}
+    for name, value in (("porosity", porosity), ("contrast", contrast)):
+        if value is None:
+            pairs[name] = None
+            continue
+        pair = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        if pair.shape not in ((1,), (2,)) or not np.isfinite(pair).all() or (pair < 0).any() or pair[0] == 0:
+            raise ValueError(f"{name} must be a positive number or (mean, standard deviation); got {value!r}")
+        pairs[name] = float(pair[0]), float(pair[1]) if pair.size == 2 else 0.0
+    if porosity is not None:
+        mean, sd = pairs["porosity"]
+        if not (0.01 <= mean - 4 * sd and mean + 4 * sd <= 0.99):
+            raise ValueError(f"porosity must lie in [0.01, 0.99] within four standard deviations; got {porosity!r}")
+    if contrast is not None and pairs["contrast"][1] > 0.25 * pairs["contrast"][0]:
+        raise ValueError(f"contrast must be known within 25 %; got {contrast!r}")
+    return Settings(**pairs)
+
+
+class Spectrum:
+    """Natural cubic splines for the logarithm of a spectral density.
+
+    Parameters
+    ----------
+    low, high : float
+        The first and the last knot [nm^-1].
+
+    Attributes
+    ----------
+    knots : (n,) ndarray
+        ln k [nm^-1].
+    """
+
+    def __init__(self, low, high):
+        low, high = np.log(low), np.log(high)
+        self.knots = np.linspace(low, high, int(np.ceil((high - low) / _SPACING)) + 1)
+        self._splines = CubicSpline(self.knots, np.eye(self.knots.size), bc_type="natural")
+
+    def basis(self, k):
+        """(n_k, n) ndarray: takes values at the knots to values at k [nm^-1]; beyond the knots straight on in ln k."""
+        ends = self.knots[[0, -1]]
+        inside = np.clip(np.log(k), *ends)
+        beyond = (np.log(k) - inside)[:, np.newaxis]
+        return self._splines(inside) + beyond * np.where(beyond < 0, *self.end_slopes)
+
+    @cached_property
+    def end_slopes(self):
+        """(2, n) ndarray: from values at the knots to the slopes at both ends."""
+        return self._splines(self.knots[[0, -1]], 1)
+
+    @cached_property
+    def roughness(self):
+        """(n, n) ndarray: the squares of its product with the values add up to the integral of u'' squared."""
+        n, step = self.knots.size, self.knots[1] - self.knots[0]
+        gram = step / 3 * np.diag(np.r_[1, np.full(n - 2, 2), 1]) + step / 6 * (np.eye(n, k=1) + np.eye(n, k=-1))
+        return np.linalg.cholesky(gram).T @ self._splines(self.knots, 2)
+
+
+class Model:
+    """Smeared closed form of a free spectral density at the points of a curve.
+
+    Lengths inside are in units of `unit` [nm], which puts the measured q where the tables of `level_cut` are best.
+    """
+
+    def __init__(self, curve):
+        q = curve.q
+        if q[-1] > _LONGEST * q[0]:
+            raise ValueError(
+                f"q reaches from {q[0]:.3g} to {q[-1]:.3g} nm^-1, more than {np.log10(_LONGEST):g} decades, which a "
+                "free spectral density cannot span; give a q_range"
+            )
+        self.unit = _CENTRE / np.sqrt(q[0] * q[-1])
+        self.spectrum = Spectrum(_FIRST_KNOT * q[0], _LAST_KNOT * q[-1])
+        self.basis = self.spectrum.basis(level_cut.K / self.unit)
+        points, weights = smearing(q, curve.dq, curve.slit_length)
+        places = np.clip(np.log(points * self.unit), *level_cut.LOG_S[[0, -1]])
+        tables = CubicSpline(level_cut.LOG_S, np.eye(level_cut.LOG_S.size))(places)
+        self.average = self.unit**3 * np.einsum("qp,qps->qs", weights, tables)
+
+    def weights(self, u):
+        """(n_k,) ndarray: shares of the field's variance of the waves of the grid."""
+        log = self.basis @ u + 3 * np.log(level_cut.K)
+        weights = np.exp(log - log.max())
+        return weights / weights.sum()
+
+    def log_norm(self, u):
+        r"""Logarithm of the integral of :math:`k^2 \Gamma(k)\, dk` [nm^-1], where :math:`\Gamma = e^u`."""
+        log = self.basis @ u + 3 * np.log(level_cut.K / self.unit)
+        return log.max() + np.log(np.exp(log - log.max()).sum() * level_cut.LOG_STEP)
+
+    def __call__(self, u, porosity):
+        """Signal (n_q,) [nm^3], and 1 - g and the covariance at the distances of `level_cut`."""
+        loss = level_cut.loss_of_weights(self.weights(u))
+        covariance = level_cut.autocovariance(loss, porosity)
+        return self.average @ level_cut.transform(covariance), loss, covariance
+
+    def slopes(self, u, porosity):
+        """Signal, and its derivatives: (n_q, n_knot) by u, (n_q,) by the porosity."""
+        weights = self.weights(u)
+        signal, loss, covariance = self(u, porosity)
+        changes = (self.basis - weights @ self.basis).T * weights
+        changes = -level_cut.covariance_slope(loss, porosity) * level_cut.loss_of_weights(changes)
+        step = 1e-5 if porosity < 0.5 else -1e-5
+        moved = (level_cut.autocovariance(loss, porosity + step) - covariance) / step
+        return signal, self.average @ level_cut.transform(changes).T, self.average @ level_cut.transform(moved)
+
+
+class Posterior:
+    """The posterior of a curve in coordinates x: values at the knots, and one each for porosity, prefactor, background.
+
+    Parameters
+    ----------
+    curve : Curve
+        With standard deviations.
+    settings : Settings
+    """
+
+    def __init__(self, curve, settings):
+        self.curve, self.settings, self.model = curve, settings, Model(curve)
+        self.n = self.model.spectrum.knots.size
+        self.scale = np.abs(curve.intensity).max()  # of the background, whatever the unit of the intensity
+
+    def parts(self, x):
+        """Values at the knots, porosity, prefactor, background."""
+        prefactor = np.exp(self.settings.log_prefactor_of(x[-2]))
+        return x[: self.n], self.settings.porosity_of(x[-3]), prefactor, self.scale * x[-1]
+
+    def fitted(self, x):
+        """The curve at x, (n_q,) ndarray."""
+        u, porosity, prefactor, background = self.parts(x)
+        return prefactor * self.model(u, porosity)[0] + background
+
+    def data(self, x):
+        """Residuals of the curve in standard deviations."""
+        return (self.fitted(x) - self.curve.intensity) / self.curve.sigma
+
+    def prior(self, x, smoothness):
+        """Residuals of the prior; the last is that of the wall for the slope at the last knot."""
+        rows, means = self._prior_rows(smoothness)
+        wall = max(0.0, self.model.spectrum.end_slopes[1] @ x[: self.n] - _FINITE_AREA[0]) / _FINITE_AREA[1]
+        return np.append(rows @ x - means, wall)
+
+    def _prior_rows(self, smoothness):
+        spectrum, n = self.model.spectrum, self.n
+        ends = spectrum.end_slopes / [[_LOW_END[1]], [_HIGH_END[1]]]
+        level = np.full((1, n), 0.1 / n)  # of a density that is not normalised: any will do
+        rows = np.vstack([spectrum.roughness / smoothness, ends, level])
+        means = np.zeros(len(rows) + 1 + (self.settings.contrast is not None))
+        means[n : n + 2] = _LOW_END[0] / _LOW_END[1], _HIGH_END[0] / _HIGH_END[1]
+        normal = np.eye(n + 3)[n : n + 1 + (self.settings.contrast is not None)]
+        return np.vstack([np.pad(rows, ((0, 0), (0, 3))), normal]), means
+
+    def data_slopes(self, x):
+        """(n_q, n_x) ndarray: derivatives of `data`."""
+        u, porosity, prefactor, _ = self.parts(x)
+        signal, by_u, by_porosity = self.model.slopes(u, porosity)
+        h = 1e-6
+        porosity_slope = (self.settings.porosity_of(x[-3] + h) - porosity) / h
+        prefactor_slope = self.settings.log_prefactor_of(x[-2] + 1) - self.settings.log_prefactor_of(x[-2])
+        columns = prefactor * np.column_stack([by_u, porosity_slope * by_porosity, prefactor_slope * signal])
+        return np.column_stack([columns, np.full(signal.size, self.scale)]) / self.curve.sigma[:, np.newaxis]
+
+    def prior_slopes(self, x, smoothness):
+        """Derivatives of `prior`."""
+        rows, _ = self._prior_rows(smoothness)
+        u, slope = x[: self.n], self.model.spectrum.end_slopes[1]
+        wall = slope / _FINITE_AREA[1] * (slope @ u > _FINITE_AREA[0])
+        return np.vstack([rows, np.pad(wall, (0, 3))])
+
+    def maximum(self, x, smoothness):
+        """The `Maximum` near x."""
+        found = least_squares(
+            lambda x: np.concatenate([self.data(x), self.prior(x, smoothness)]),
+            x,
+            lambda x: np.vstack([self.data_slopes(x), self.prior_slopes(x, smoothness)]),
+            x_scale="jac", max_nfev=30, ftol=1e-7, xtol=1e-9, gtol=1e-7,
+        )  # fmt: skip
+        data = self.data_slopes(found.x)
+        slopes = np.vstack([data, self.prior_slopes(found.x, smoothness)])
+        rows, _ = self._prior_rows(smoothness)
+        rows = rows[:, : self.n]
+        log_evidence = -found.cost + (np.linalg.slogdet(rows.T @ rows)[1] - np.linalg.slogdet(slopes.T @ slopes)[1]) / 2
+        used = np.trace(np.linalg.solve(slopes.T @ slopes, data.T @ data))
+        return Maximum(found.x, smoothness, found.cost, slopes, log_evidence, used)
+
+    def starts(self):
+        """Coordinates with densities that bend at different k, the likeliest first."""
+        q, knots = self.curve.q, self.model.spectrum.knots
+        found = []
+        for bend in np.linspace(np.log(q[0]), np.log(q[-1]), 16):
+            x = np.zeros(self.n + 3)
+            x[: self.n] = -2 * np.logaddexp(0, 4 * (knots - bend))
+            x[: self.n] -= x[: self.n].mean()
+            u, porosity, *_ = self.parts(x)
+            signal = self.model(u, porosity)[0]
+            matrix = np.column_stack([signal, np.full(q.size, self.scale)]) / self.curve.sigma[:, np.newaxis]
+            prefactor, x[-1] = np.linalg.lstsq(matrix, self.curve.intensity / self.curve.sigma)[0]
+            if self.settings.contrast is None:
+                x[-2] = np.log(np.maximum(prefactor, 1e-3 * self.scale / signal.max()))
+            found.append((np.sum(self.data(x) ** 2), x))
+        return [x for _, x in sorted(found, key=lambda pair: pair[0])]
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """A maximum of the posterior.
+
+    Attributes
+    ----------
+    x : (n_x,) ndarray
+    smoothness : float
+        The standard deviation tau of the curvature.
+    cost : float
+        Half the sum of the squares of all residuals.
+    slopes : (n, n_x) ndarray
+        Their derivatives.
+    log_evidence : float
+        In Laplace's approximation.
+    used : float
+        Parameters that the data determine.
+    """
+
+    x: np.ndarray
+    smoothness: float
+    cost: float
+    slopes: np.ndarray
+    log_evidence: float
+    used: float
+
+
+def find(posterior):
+    """The `Maximum` at the smoothness with the largest evidence."""
+    first = _SMOOTHNESS[_FIRST]
+    maxima = [posterior.maximum(x, first) for x in posterior.starts()[:_STARTS]]
+    best = max(maxima, key=lambda one: one.log_evidence)
+    found = {first: best}
+    for values in (_SMOOTHNESS[_FIRST + 1 :], _SMOOTHNESS[:_FIRST][::-1]):
+        last = best
+        for smoothness in values:
+            last = found[smoothness] = posterior.maximum(last.x, smoothness)
+            if last.log_evidence < max(one.log_evidence for one in found.values()) - 15:
+                break
+    best = max(found.values(), key=lambda one: one.log_evidence)
+    between = [posterior.maximum(best.x, best.smoothness * factor) for factor in (2**-0.5, 2**0.5)]
+    return max([best, *between], key=lambda one: one.log_evidence)
+
+
+def sensitivity(posterior, maximum, k):
+    """Standard deviations by which the curve would change, to first order, if the density near k went to zero.
+
+    Near is within 0.25 in ln k, fading out; what prefactor and background make good for does not count.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    maximum : Maximum
+    k : (n_k,) ndarray
+        [nm^-1]
+
+    Returns
+    -------
+    (n_k,) ndarray
+    """
+    slopes = maximum.slopes[: posterior.curve.q.size]
+    near = np.maximum(0, 1 - np.abs(posterior.model.spectrum.knots[:, np.newaxis] - np.log(k)) / _WINDOW)
+    change = slopes[:, : posterior.n] @ near
+    linear = np.linalg.qr(slopes[:, -2:])[0]
+    return np.linalg.norm(change - linear @ (linear.T @ change), axis=0)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws from the posterior, n of them.
+
+    Attributes
+    ----------
+    x : (n, n_x) ndarray
+        Coordinates.
+    porosity, prefactor, background, surface : (n,) ndarray
+        The prefactor is of the intensity of a unit volume; surface is the area of the interfaces in a volume [1/nm].
+    log_density : (n, n_k) ndarray
+        Logarithm of the spectral density [nm^3], where the integral of k^2 times it is one.
+    correlation, two_point : (n, n_r) ndarray
+        Of the field; and the probability that two points at a distance are both in the pores.
+    effective : float
+        Number of independent draws that they are worth.
+    log_evidence : float
+    """
+
+    x: np.ndarray
+    porosity: np.ndarray
+    prefactor: np.ndarray
+    background: np.ndarray
+    surface: np.ndarray
+    log_density: np.ndarray
+    correlation: np.ndarray
+    two_point: np.ndarray
+    effective: float
+    log_evidence: float
+
+
+def draw(posterior, maximum, k, r, rng):
+    """`Draws` from the posterior around a maximum, with densities at k [nm^-1] and correlations at r [nm]."""
+    triangle, found, log_weights = np.linalg.qr(maximum.slopes, mode="r"), [], np.empty(0)
+    basis = posterior.model.spectrum.basis(k)
+    effective = 0.0
+    while effective < _ENOUGH and len(found) < _MOST:
+        normal = rng.standard_normal((_BATCH, maximum.x.size))
+        x = maximum.x + np.linalg.solve(triangle, normal.T).T
+        columns, square = zip(*(_evaluate(posterior, maximum, one, basis, r) for one in x), strict=True)
+        found += columns
+        more = maximum.cost + (np.sum(normal**2, axis=1) - square) / 2
+        log_weights = np.append(log_weights, np.where(np.isfinite(more), more, -np.inf))
+        weights = np.exp(log_weights - log_weights.max())
+        effective = weights.sum() ** 2 / np.sum(weights**2)
+    log_evidence = maximum.log_evidence + np.log(weights.mean()) + log_weights.max()
+    chosen = rng.choice(len(found), _DRAWS, p=weights / weights.sum())
+    columns = [np.array([found[i][column] for i in chosen]) for column in range(len(found[0]))]
+    return Draws(*columns, effective, log_evidence)
+
+
+def _evaluate(posterior, maximum, x, basis, r):
+    """What `Draws` holds of one draw, in its order; and the sum of the squares of all residuals."""
+    model = posterior.model
+    u, porosity, prefactor, background = posterior.parts(x)
+    signal, loss, covariance = model(u, porosity)
+    residuals = (prefactor * signal + background - posterior.curve.intensity) / posterior.curve.sigma
+    square = np.sum(residuals**2) + np.sum(posterior.prior(x, maximum.smoothness) ** 2)
+    g = 1 - level_cut.at_distance(loss, r / model.unit)
+    two_point = porosity**2 + level_cut.at_distance(covariance, r / model.unit)
+    surface = level_cut.specific_surface(loss, porosity) / model.unit
+    return (x, porosity, prefactor, background, surface, basis @ u - model.log_norm(u), g, two_point), square
