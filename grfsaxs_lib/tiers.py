@@ -28,6 +28,7 @@ _QUICK = dict(
     n_measured=8,  # 13: simulated measurements
     threads=2, rival_sizes=[128], prior_size=128, loop_size=64, n_prior=4,  # 14
     survey_grid_size=80, n_survey=6,  # 15
+    drawn_grid_size=128,  # 16: voxels along an edge
 )
 
 TIERS = {
@@ -51,6 +52,7 @@ TIERS = {
         n_measured=800,
         rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=12,
         survey_grid_size=192, n_survey=18,
+        drawn_grid_size=512,
     ),
     "paper": _QUICK | dict(
         grid_size=512, voxel_size=0.5, smoothing_sigma=2.0,
@@ -73,6 +75,7 @@ TIERS = {
         n_measured=1000,
         rival_sizes=[128, 512], prior_size=512, loop_size=128, n_prior=48,
         survey_grid_size=512, n_survey=36,
+        drawn_grid_size=512,
     ),
 }
 # fmt: on

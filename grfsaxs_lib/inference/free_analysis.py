@@ -13,9 +13,11 @@ _N = 200  # points of a spectrum, distances of a correlation
 _BANDS = {"lower_95": 0.025, "lower_68": 0.16, "upper_68": 0.84, "upper_95": 0.975}
 _SEEN = 10  # standard deviations of `sensitivity`, below which it is the smoothness that gives a density
 _MOST_SURFACE = 0.15  # relative standard deviation
-_MOST_UNSEEN = 0.1  # share of the variance at waves below the measured q
+_MOST_UNSEEN = 0.1  # share of the variance at waves outside the measured q
+_WALL = 3.0  # standard deviations beyond the wall that keeps the area of the interfaces finite
 _REMEDY = (
-    "No cut of a Gaussian field scatters like it, whatever its spectral density, or the standard deviations are too "
+    "No cut of a Gaussian field of this porosity scatters like it, whatever its spectral density; or q ends before the "
+    "density has fallen off (it is a power of k from 0.8 of the largest q on); or the standard deviations are too "
     "small (relative_error=), or a part of the curve is not the sample's (q_range=). Look at the plot."
 )
 _PROOF = (
@@ -38,6 +40,8 @@ class FreeAnalysis(Analysis):
         Where the densities and correlations of the draws are given [nm^-1, nm].
     seen : (n,) ndarray of bool
         Whether the curve depends on the density at k.
+    smoothness : float
+        Standard deviation tau of the curvature, by evidence.
     """
 
     posterior: free_spectrum.Posterior
@@ -46,6 +50,7 @@ class FreeAnalysis(Analysis):
     k: np.ndarray
     r: np.ndarray
     seen: np.ndarray
+    smoothness: float
 
     @property
     def spectrum(self):
@@ -139,6 +144,7 @@ class FreeAnalysis(Analysis):
         """The `Dataset` of an `Analysis`, with spectrum and correlation."""
         found = super().to_dataset()
         found.attrs |= {f"given_{name}": getattr(self.settings, name) or () for name in ("porosity", "contrast")}
+        found.attrs["smoothness"] = self.smoothness
         spectrum = self.spectrum.rename({name: f"spectrum_{name}" for name in self.spectrum})
         return found.merge(spectrum).merge(self.correlation.rename(from_data="correlation_from_data"))
 
@@ -152,10 +158,11 @@ def _quantiles(values):
 def infer(curve, settings, rng, remarks):
     """The `FreeAnalysis` of a curve with standard deviations."""
     posterior = free_spectrum.Posterior(curve, settings)
-    best = free_spectrum.find(posterior)
+    maxima = free_spectrum.find(posterior)
+    best = maxima[0]
     k = np.geomspace(0.1 * curve.q[0], 3 * curve.q[-1], _N)
     r = np.geomspace(0.1 * np.pi / curve.q[-1], 4 * np.pi / curve.q[0], _N)
-    draws = free_spectrum.draw(posterior, best, k, r, rng)
+    draws = free_spectrum.draw(posterior, maxima, k, r, rng)
     seen = (k >= curve.q[0]) & (k <= curve.q[-1]) & (free_spectrum.sensitivity(posterior, best, k) > _SEEN)
     fit = posterior.fitted(best.x)
     residuals = (curve.intensity - fit) / curve.sigma
@@ -173,7 +180,7 @@ def infer(curve, settings, rng, remarks):
     return FreeAnalysis(
         curve, settings, samples, draws.prefactor / level_cut.PAPER_SCALE, draws.background, fit, chi_square, freedom,
         draws.log_evidence, bic, draws.effective, [*severe, *mild, _PROOF.format(best.smoothness), *remarks],
-        not severe, posterior, best.x, draws, k, r, seen,
+        not severe, posterior, best.x, draws, k, r, seen, best.smoothness,
     )  # fmt: skip
 
 
@@ -194,11 +201,17 @@ def _doubts(curve, posterior, best, samples):
     """Reasons not to trust a spectrum."""
     found = []
     weights = posterior.model.weights(best.x[: posterior.n])
-    unseen = weights[posterior.model.unit * curve.q[0] > level_cut.K].sum()
-    if unseen > _MOST_UNSEEN:
+    below, above = (weights[level_cut.K < q * posterior.model.unit].sum() for q in curve.q[[0, -1]])
+    if below > _MOST_UNSEEN:
         found.append(
-            f"{100 * unseen:.0f} % of the field's variance lie at waves longer than the curve shows, where only the "
+            f"{100 * below:.0f} % of the field's variance lie at waves longer than the curve shows, where only the "
             "prior speaks. Measure at smaller angles."
+        )
+    if 1 - above > _MOST_UNSEEN or posterior.prior(best.x, best.smoothness)[-1] > _WALL:
+        found.append(
+            f"{100 * (1 - above):.0f} % of the field's variance lie at waves shorter than the curve shows, or its "
+            "density does not fall off. Most likely the porosity is too low (or, beyond 1/2, too high) for this curve: "
+            "a density that fits would have to be negative. Else measure at larger angles."
         )
     surface = samples["specific_surface"]
     if surface.std() > _MOST_SURFACE * surface.mean():

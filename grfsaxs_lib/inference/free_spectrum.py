@@ -1,14 +1,14 @@
 r"""The spectral density of any form that a curve of two phases asks for.
 
 The logarithm of :math:`\Gamma(k)` is a natural cubic spline u of :math:`\ln k`, so that the density is positive. Its
-knots reach from a third of the smallest q, where the density must be nearly flat, to half of the largest; beyond it
-goes on as a power of k. Its prior is that of a smoothing spline,
+knots begin at a third of the smallest q, where the density must be nearly flat, and end at 0.8 of the largest;
+beyond, it goes on as a power of k. Its prior is that of a smoothing spline,
 
 .. math:: -2 \ln p(u) = \frac{1}{\tau^2} \int u''(\ln k)^2\, d\ln k + \text{ends},
 
-where the ends say that the slope is 0 ± 1 at the first knot, and below -5 at the last, so that the interfaces have a
-finite area. Without the power law a density that is flat up to the largest q would imitate a background. A curve is
-compared as in `marginal_fit`,
+where the ends say that the slope is 0 ± 1 at the first knot, about -8 ± 4 in the last decade of q, and below -5 at the
+last knot, so that the interfaces have a finite area. A density that is flat up to the largest q would imitate a
+background. A curve is compared as in `marginal_fit`,
 
 .. math:: y_i = A\,(RF)_i(u, \epsilon) + B + n_i ,
 
@@ -35,16 +35,21 @@ POROSITY_LIMITS = (0.01, 0.5)
 """Ends of the uniform prior of the porosity where it comes from the absolute intensity."""
 
 _SPACING = 0.12  # of the knots in ln k
-_FIRST_KNOT, _LAST_KNOT = 0.3, 0.5  # over the smallest and the largest q
+_FIRST_KNOT, _LAST_KNOT = 0.3, 0.8  # over the smallest and the largest q
 _CENTRE = 10**-0.5  # of the closed form's nodes, which reach from 1e-3 to 1e2
 _LONGEST = 10**4.5  # largest over smallest q
-_LOW_END, _HIGH_END = (0.0, 1.0), (-8.0, 6.0)  # slopes of ln density over ln k: means and standard deviations
+_LOW_END = 0.0, 1.0  # slope of ln density over ln k at the first knot: mean and standard deviation
+_FALL = -8.0, 4.0, 0.4  # slope where the density falls: mean, standard deviation, and over which length in ln k
+_FALL_FROM = 0.15  # over the largest q
 _FINITE_AREA = (-5.5, 0.25)  # above this slope, the standard deviation of a wall
-_SMOOTHNESS = 2.0 ** np.arange(-2, 7)
-_FIRST = 4  # of these: where the search begins
-_STARTS = 3
+_SMOOTHNESS = 2.0 ** np.arange(-1, 6)
+_FIRST = 3  # of these: where the search begins
+_STARTS, _KEPT, _SOFT = 8, 3, 10.0  # first descents, how many of them go on, factor of the standard deviations
+_GIVE_UP = 15.0  # loss of log evidence at which a search goes no further
+_DROPS, _STEEP = (5.0, 7.0, 9.0, 11.0), -12.0  # of restarts: where ln density falls off below its top, and how steeply
+_LEAST_SHARE = 0.05  # of the proposals, around a maximum that matters
 _DRAWS = 1000
-_BATCH, _ENOUGH, _MOST = 400, 200.0, 3200  # proposals are made in batches until they are worth enough draws, or so many
+_BATCH, _ENOUGH, _MOST = 400, 200.0, 4800  # proposals are made in batches until they are worth enough draws, or so many
 _WINDOW = 0.25  # in ln k, of `sensitivity`
 _INVARIANT_UNIT = 0.1  # (1e10 cm^-2)^2 nm^3 in cm^-1
 
@@ -186,7 +191,7 @@ class Model:
 
     def __call__(self, u, porosity):
         """Signal (n_q,) [nm^3], and 1 - g and the covariance at the distances of `level_cut`."""
-        loss = level_cut.loss_of_weights(self.weights(u))
+        loss = np.clip(level_cut.loss_of_weights(self.weights(u)), 0.0, 2.0)  # but for rounding it is
         covariance = level_cut.autocovariance(loss, porosity)
         return self.average @ level_cut.transform(covariance), loss, covariance
 
@@ -218,7 +223,7 @@ class Posterior:
 
     def parts(self, x):
         """Values at the knots, porosity, prefactor, background."""
-        prefactor = np.exp(self.settings.log_prefactor_of(x[-2]))
+        prefactor = np.exp(np.minimum(self.settings.log_prefactor_of(x[-2]), 600.0))
         return x[: self.n], self.settings.porosity_of(x[-3]), prefactor, self.scale * x[-1]
 
     def fitted(self, x):
@@ -238,11 +243,15 @@ class Posterior:
 
     def _prior_rows(self, smoothness):
         spectrum, n = self.model.spectrum, self.n
-        ends = spectrum.end_slopes / [[_LOW_END[1]], [_HIGH_END[1]]]
+        start = spectrum.end_slopes[:1] / _LOW_END[1]
+        step = spectrum.knots[1] - spectrum.knots[0]
+        width = _FALL[1] / np.sqrt(step / _FALL[2])
+        fall = np.diff(np.eye(n), axis=0)[spectrum.knots[1:] > np.log(_FALL_FROM * self.curve.q[-1])] / step / width
         level = np.full((1, n), 0.1 / n)  # of a density that is not normalised: any will do
-        rows = np.vstack([spectrum.roughness / smoothness, ends, level])
+        rows = np.vstack([spectrum.roughness / smoothness, start, level, fall])
         means = np.zeros(len(rows) + 1 + (self.settings.contrast is not None))
-        means[n : n + 2] = _LOW_END[0] / _LOW_END[1], _HIGH_END[0] / _HIGH_END[1]
+        means[n] = _LOW_END[0] / _LOW_END[1]
+        means[n + 2 : len(rows)] = _FALL[0] / width
         normal = np.eye(n + 3)[n : n + 1 + (self.settings.contrast is not None)]
         return np.vstack([np.pad(rows, ((0, 0), (0, 3))), normal]), means
 
@@ -263,14 +272,18 @@ class Posterior:
         wall = slope / _FINITE_AREA[1] * (slope @ u > _FINITE_AREA[0])
         return np.vstack([rows, np.pad(wall, (0, 3))])
 
-    def maximum(self, x, smoothness):
-        """The `Maximum` near x."""
-        found = least_squares(
-            lambda x: np.concatenate([self.data(x), self.prior(x, smoothness)]),
+    def descend(self, x, smoothness, tolerance=1e-5, evaluations=60, soft=1.0):
+        """Least squares from x on, with the standard deviations of the curve times `soft`."""
+        return least_squares(
+            lambda x: np.concatenate([self.data(x) / soft, self.prior(x, smoothness)]),
             x,
-            lambda x: np.vstack([self.data_slopes(x), self.prior_slopes(x, smoothness)]),
-            x_scale="jac", max_nfev=30, ftol=1e-7, xtol=1e-9, gtol=1e-7,
+            lambda x: np.vstack([self.data_slopes(x) / soft, self.prior_slopes(x, smoothness)]),
+            x_scale="jac", max_nfev=evaluations, ftol=tolerance, xtol=1e-9, gtol=1e-7,
         )  # fmt: skip
+
+    def maximum(self, x, smoothness, tolerance=1e-5):
+        """The `Maximum` near x."""
+        found = self.descend(x, smoothness, tolerance)
         data = self.data_slopes(found.x)
         slopes = np.vstack([data, self.prior_slopes(found.x, smoothness)])
         rows, _ = self._prior_rows(smoothness)
@@ -279,11 +292,22 @@ class Posterior:
         used = np.trace(np.linalg.solve(slopes.T @ slopes, data.T @ data))
         return Maximum(found.x, smoothness, found.cost, slopes, log_evidence, used)
 
+    def shortened(self, x):
+        """Coordinates whose densities fall off where that of x has dropped far below its top."""
+        u, knots = x[: self.n], self.model.spectrum.knots
+        found = []
+        for drop in _DROPS:
+            end = np.flatnonzero(u > u.max() - drop)[-1]
+            one = x.copy()
+            one[end : self.n] = u[end] + _STEEP * (knots[end:] - knots[end])
+            found.append(one)
+        return found
+
     def starts(self):
-        """Coordinates with densities that bend at different k, the likeliest first."""
+        """Coordinates whose densities bend at different k, after a descent with soft data, the best first."""
         q, knots = self.curve.q, self.model.spectrum.knots
         found = []
-        for bend in np.linspace(np.log(q[0]), np.log(q[-1]), 16):
+        for bend in np.linspace(np.log(q[0]), knots[-1], _STARTS):
             x = np.zeros(self.n + 3)
             x[: self.n] = -2 * np.logaddexp(0, 4 * (knots - bend))
             x[: self.n] -= x[: self.n].mean()
@@ -293,8 +317,8 @@ class Posterior:
             prefactor, x[-1] = np.linalg.lstsq(matrix, self.curve.intensity / self.curve.sigma)[0]
             if self.settings.contrast is None:
                 x[-2] = np.log(np.maximum(prefactor, 1e-3 * self.scale / signal.max()))
-            found.append((np.sum(self.data(x) ** 2), x))
-        return [x for _, x in sorted(found, key=lambda pair: pair[0])]
+            found.append(self.descend(x, _SMOOTHNESS[_FIRST], 1e-3, 15, soft=_SOFT))
+        return [one.x for one in sorted(found, key=lambda one: one.cost)]
 
 
 @dataclass(frozen=True)
@@ -314,6 +338,8 @@ class Maximum:
         In Laplace's approximation.
     used : float
         Parameters that the data determine.
+    triangle : (n_x, n_x) ndarray
+        Its product with its transpose on the left is the curvature of the cost.
     """
 
     x: np.ndarray
@@ -323,22 +349,54 @@ class Maximum:
     log_evidence: float
     used: float
 
+    @cached_property
+    def triangle(self):
+        return np.linalg.qr(self.slopes, mode="r")
+
+    def square(self, x):
+        """Sum of squares of the residuals of its normal approximation, but for those at the maximum; x is (n, n_x)."""
+        return np.sum(((x - self.x) @ self.triangle.T) ** 2, axis=1)
+
+    @property
+    def log_volume(self):
+        """Logarithm of the normalisation of exp(-square/2)."""
+        return self.x.size / 2 * np.log(2 * np.pi) - np.log(np.abs(np.diag(self.triangle))).sum()
+
 
 def find(posterior):
-    """The `Maximum` at the smoothness with the largest evidence."""
-    first = _SMOOTHNESS[_FIRST]
-    maxima = [posterior.maximum(x, first) for x in posterior.starts()[:_STARTS]]
-    best = max(maxima, key=lambda one: one.log_evidence)
-    found = {first: best}
+    """The maxima of the posterior at the smoothness with the largest evidence, the best first; a list of `Maximum`.
+
+    A density that goes on level imitates a background, so one that ends sooner may be likely, too.
+    """
+    best = _smoothest(posterior)
+    found = [best]
+    for start in posterior.shortened(best.x):
+        one = posterior.maximum(start, best.smoothness, 1e-8)
+        if (
+            one.log_evidence > best.log_evidence - _GIVE_UP / 2
+            and min(two.square(one.x[np.newaxis]) for two in found) > 4
+        ):
+            found.append(one)
+    return sorted(found, key=lambda one: -one.log_evidence)
+
+
+def _smoothest(posterior):
+    """The `Maximum` at the smoothness with the largest evidence, from smooth starts."""
+    first = max(
+        (posterior.maximum(x, _SMOOTHNESS[_FIRST]) for x in posterior.starts()[:_KEPT]),
+        key=lambda one: one.log_evidence,
+    )
+    found = [first]
     for values in (_SMOOTHNESS[_FIRST + 1 :], _SMOOTHNESS[:_FIRST][::-1]):
-        last = best
+        last = first
         for smoothness in values:
-            last = found[smoothness] = posterior.maximum(last.x, smoothness)
-            if last.log_evidence < max(one.log_evidence for one in found.values()) - 15:
+            last = posterior.maximum(last.x, smoothness)
+            found.append(last)
+            if last.log_evidence < max(one.log_evidence for one in found) - _GIVE_UP:
                 break
-    best = max(found.values(), key=lambda one: one.log_evidence)
-    between = [posterior.maximum(best.x, best.smoothness * factor) for factor in (2**-0.5, 2**0.5)]
-    return max([best, *between], key=lambda one: one.log_evidence)
+    best = max(found, key=lambda one: one.log_evidence)
+    near = [posterior.maximum(best.x, best.smoothness * factor, 1e-8) for factor in (2**-0.5, 1, 2**0.5)]
+    return max(near, key=lambda one: one.log_evidence)
 
 
 def sensitivity(posterior, maximum, k):
@@ -395,33 +453,43 @@ class Draws:
     log_evidence: float
 
 
-def draw(posterior, maximum, k, r, rng):
-    """`Draws` from the posterior around a maximum, with densities at k [nm^-1] and correlations at r [nm]."""
-    triangle, found, log_weights = np.linalg.qr(maximum.slopes, mode="r"), [], np.empty(0)
+def draw(posterior, maxima, k, r, rng):
+    """`Draws` from the posterior around its maxima, with densities at k [nm^-1] and correlations at r [nm]."""
     basis = posterior.model.spectrum.basis(k)
-    effective = 0.0
+    shares = np.exp([one.log_evidence - maxima[0].log_evidence for one in maxima])
+    shares = np.maximum(shares / shares.sum(), _LEAST_SHARE)
+    shares /= shares.sum()
+    found, log_weights, effective = [], np.empty(0), 0.0
     while effective < _ENOUGH and len(found) < _MOST:
-        normal = rng.standard_normal((_BATCH, maximum.x.size))
-        x = maximum.x + np.linalg.solve(triangle, normal.T).T
-        columns, square = zip(*(_evaluate(posterior, maximum, one, basis, r) for one in x), strict=True)
+        chosen = rng.choice(len(maxima), _BATCH, p=shares)
+        normal = rng.standard_normal((_BATCH, maxima[0].x.size))
+        x = np.array(
+            [maxima[i].x + np.linalg.solve(maxima[i].triangle, z) for i, z in zip(chosen, normal, strict=True)]
+        )
+        log_density = np.array(
+            [np.log(a) - b.square(x) / 2 - b.log_volume for a, b in zip(shares, maxima, strict=True)]
+        )
+        columns, square = zip(*(_evaluate(posterior, one, maxima[0].smoothness, basis, r) for one in x), strict=True)
         found += columns
-        more = maximum.cost + (np.sum(normal**2, axis=1) - square) / 2
+        more = -np.array(square) / 2 - np.logaddexp.reduce(log_density, axis=0)
         log_weights = np.append(log_weights, np.where(np.isfinite(more), more, -np.inf))
         weights = np.exp(log_weights - log_weights.max())
         effective = weights.sum() ** 2 / np.sum(weights**2)
-    log_evidence = maximum.log_evidence + np.log(weights.mean()) + log_weights.max()
+    # Over the same constant as the evidence of a maximum.
+    constant = maxima[0].log_evidence + maxima[0].cost - maxima[0].log_volume
+    log_evidence = np.log(weights.mean()) + log_weights.max() + constant
     chosen = rng.choice(len(found), _DRAWS, p=weights / weights.sum())
     columns = [np.array([found[i][column] for i in chosen]) for column in range(len(found[0]))]
     return Draws(*columns, effective, log_evidence)
 
 
-def _evaluate(posterior, maximum, x, basis, r):
+def _evaluate(posterior, x, smoothness, basis, r):
     """What `Draws` holds of one draw, in its order; and the sum of the squares of all residuals."""
     model = posterior.model
     u, porosity, prefactor, background = posterior.parts(x)
     signal, loss, covariance = model(u, porosity)
     residuals = (prefactor * signal + background - posterior.curve.intensity) / posterior.curve.sigma
-    square = np.sum(residuals**2) + np.sum(posterior.prior(x, maximum.smoothness) ** 2)
+    square = np.sum(residuals**2) + np.sum(posterior.prior(x, smoothness) ** 2)
     g = 1 - level_cut.at_distance(loss, r / model.unit)
     two_point = porosity**2 + level_cut.at_distance(covariance, r / model.unit)
     surface = level_cut.specific_surface(loss, porosity) / model.unit

@@ -186,9 +186,9 @@ def autocovariance(loss, porosity):
 
 
 def covariance_slope(loss, porosity):
-    """dC/dg of the level cut, from 1 - g; it is infinite where g is one."""
-    with np.errstate(divide="ignore"):
-        return np.exp(-(ndtri(porosity) ** 2) / (2 - loss)) / (2 * np.pi * np.sqrt(loss * (2 - loss)))
+    """dC/dg of the level cut, from 1 - g, which is kept off 0 and 2, where it is infinite."""
+    loss = np.clip(loss, 1e-30, 2 - 1e-12)
+    return np.exp(-(ndtri(porosity) ** 2) / (2 - loss)) / (2 * np.pi * np.sqrt(loss * (2 - loss)))
 
 
 def cross_covariance(loss, porosity, other):
