@@ -6,7 +6,7 @@ beyond, it goes on as a power of k. Its prior is that of a smoothing spline,
 
 .. math:: -2 \ln p(u) = \frac{1}{\tau^2} \int u''(\ln k)^2\, d\ln k + \text{ends},
 
-where the ends say that the slope is 0 ± 1 at the first knot, about -8 ± 4 in the last decade of q, and below -5 at the
+where the ends say that the slope is 0 ± 1 at the first knot, about -8 ± 4 in the last 0.8 decades of q, and below -5 at the
 last knot, so that the interfaces have a finite area. A density that is flat up to the largest q would imitate a
 background. A curve is compared as in `marginal_fit`,
 
@@ -39,7 +39,7 @@ _FIRST_KNOT, _LAST_KNOT = 0.3, 0.8  # over the smallest and the largest q
 _CENTRE = 10**-0.5  # of the closed form's nodes, which reach from 1e-3 to 1e2
 _LONGEST = 10**4.5  # largest over smallest q
 _LOW_END = 0.0, 1.0  # slope of ln density over ln k at the first knot: mean and standard deviation
-_FALL = -8.0, 4.0, 0.4  # slope where the density falls: mean, standard deviation, and over which length in ln k
+_FALL = -8.0, 4.0, 0.12  # slope where the density falls: mean, standard deviation, and over which length in ln k
 _FALL_FROM = 0.15  # over the largest q
 _FINITE_AREA = (-5.5, 0.25)  # above this slope, the standard deviation of a wall
 _SMOOTHNESS = 2.0 ** np.arange(-1, 6)
