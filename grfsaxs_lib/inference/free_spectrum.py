@@ -6,8 +6,8 @@ beyond, it goes on as a power of k. Its prior is that of a smoothing spline,
 
 .. math:: -2 \ln p(u) = \frac{1}{\tau^2} \int u''(\ln k)^2\, d\ln k + \text{ends},
 
-where the ends say that the slope is 0 ± 1 at the first knot, about -8 ± 4 in the last 0.8 decades of q, and below -5 at the
-last knot, so that the interfaces have a finite area. A density that is flat up to the largest q would imitate a
+where the ends say that the slope is 0 ± 1 at the first knot, about -8 ± 4 in the last 0.8 decades of q, and below -5
+at the last knot, so that the interfaces have a finite area. A density that is flat up to the largest q would imitate a
 background. A curve is compared as in `marginal_fit`,
 
 .. math:: y_i = A\,(RF)_i(u, \epsilon) + B + n_i ,
