@@ -94,9 +94,8 @@ class Structure:
 
 def draw_structure(analysis, grid, seed, device):
     """The `Structure` of a `FreeAnalysis`, on a grid."""
-    q, model = analysis.curve.q, analysis.posterior.model
-    waves = level_cut.K / model.unit
-    weights = model.weights(analysis.x[: analysis.posterior.n])
+    q, waves = analysis.curve.q, level_cut.K / analysis.unit
+    weights = analysis.posterior.weights(analysis.x)
     held = weights[(waves >= check_grid(grid).q_spacing) & (waves <= grid.q_nyquist)].sum()
     if held < 1 - _HELD:
         raise ValueError(

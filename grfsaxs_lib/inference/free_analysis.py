@@ -94,7 +94,7 @@ class FreeAnalysis(Analysis):
     @cached_property
     def loss(self):
         """1 - g of the most likely density at the distances `level_cut.R` times `unit`."""
-        return level_cut.loss_of_weights(self.posterior.model.weights(self.x[: self.posterior.n]))
+        return level_cut.loss_of_weights(self.posterior.weights(self.x))
 
     @property
     def unit(self):
@@ -109,7 +109,7 @@ class FreeAnalysis(Analysis):
     @property
     def wavelength(self):
         """Inverse of the wave number below which half of the field's variance lies [nm]."""
-        shares = np.cumsum(self.posterior.model.weights(self.x[: self.posterior.n]))
+        shares = np.cumsum(self.posterior.weights(self.x))
         return self.unit / level_cut.K[np.searchsorted(shares, 0.5)]
 
     def structure(self, grid, seed=0, device="cpu"):
@@ -200,7 +200,7 @@ def _samples(draws, settings):
 def _doubts(curve, posterior, best, samples):
     """Reasons not to trust a spectrum."""
     found = []
-    weights = posterior.model.weights(best.x[: posterior.n])
+    weights = posterior.weights(best.x)
     below, above = (weights[level_cut.K < q * posterior.model.unit].sum() for q in curve.q[[0, -1]])
     if below > _MOST_UNSEEN:
         found.append(

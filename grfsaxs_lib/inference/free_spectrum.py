@@ -15,9 +15,10 @@ background. A curve is compared as in `marginal_fit`,
 with the closed form F of `level_cut`. The smoothness :math:`\tau` is the one with the largest evidence in Laplace's
 approximation; draws around its maximum are weighted by the exact posterior.
 
-The shape of a curve does not tell :math:`\epsilon`, for nearly every curve has a density for any of them: it comes from
-its prior, or, where the contrast :math:`\Delta\rho` of the phases is known, from the absolute intensity: then
-:math:`A = \Delta\rho^2`, and the invariant is :math:`2\pi^2 \Delta\rho^2 \epsilon (1 - \epsilon)`.
+The shape of a curve hardly tells :math:`\epsilon`, for many porosities have a density that fits, and
+:math:`\Gamma \ge 0` gives no more than a bound. It comes from its prior, or, where the contrast :math:`\Delta\rho` of
+the phases is known, from the absolute intensity: then :math:`A = \Delta\rho^2`, and the invariant is
+:math:`2\pi^2 \Delta\rho^2 \epsilon (1 - \epsilon)`.
 """
 
 from dataclasses import dataclass, field
@@ -97,8 +98,8 @@ def settings_of(porosity, contrast):
     if porosity is None and contrast is None:
         raise ValueError(
             "a free spectral density needs porosity=, a number or (mean, standard deviation), or contrast= in "
-            "1e10 cm^-2 with the intensity in cm^-1: the shape of a curve does not tell the porosity, as nearly every "
-            "curve has a spectral density for any of them"
+            "1e10 cm^-2 with the intensity in cm^-1: the shape of a curve hardly tells the porosity, as many have a "
+            "spectral density that fits"
         )
     pairs = {}
     for name, value in (("porosity", porosity), ("contrast", contrast)):
@@ -225,6 +226,10 @@ class Posterior:
         """Values at the knots, porosity, prefactor, background."""
         prefactor = np.exp(np.minimum(self.settings.log_prefactor_of(x[-2]), 600.0))
         return x[: self.n], self.settings.porosity_of(x[-3]), prefactor, self.scale * x[-1]
+
+    def weights(self, x):
+        """(n_k,) ndarray: shares of the field's variance of the waves `level_cut.K`, in units of 1/`Model.unit`."""
+        return self.model.weights(x[: self.n])
 
     def fitted(self, x):
         """The curve at x, (n_q,) ndarray."""
