@@ -89,18 +89,18 @@ def main(arguments=None):
     table = pd.DataFrame(rows)
     if given.csv:
         table.to_csv(given.csv, index=False)
-    for name, bar in _BARS.items():
-        print(
-            f"{name}: median {table[name].median():.4f}, within {bar:g} in {(table[name] <= bar).mean():.2f} of cases"
-        )
-    bands, seen = table["covered"], table["covered_seen"]
-    print(
-        f"95 % bands of the density hold {bands.mean():.3f} of k, and {seen.mean():.3f} of those that the curve gives"
-    )
-    print(f"they hold at least .9 of k in {(bands >= 0.9).mean():.2f} of cases")
-    for name in ("surface_68", "surface_95", "reliable"):
-        share = table[name].mean()
-        print(f"{name}: {share:.3f} ± {np.sqrt(share * (1 - share) / len(table)):.3f}")
+    for label, part in (("all", table), ("called reliable", table[table["reliable"]])):
+        print(f"{label}: {len(part)}")
+        for name, bar in _BARS.items():
+            errors = part[name]
+            print(
+                f"  {name}: median {errors.median():.4f}, most {errors.max():.4f}, {np.mean(errors <= bar):.2f} in {bar}"
+            )
+        for name in ("covered", "covered_seen"):
+            print(f"  95 % bands, {name}: {part[name].mean():.3f}; at least .9 in {np.mean(part[name] >= 0.9):.2f}")
+        for name in ("surface_68", "surface_95"):
+            share = part[name].mean()
+            print(f"  {name}: {share:.3f} ± {np.sqrt(share * (1 - share) / len(part)):.3f}")
     print(f"CPU seconds: median {table['seconds'].median():.1f}, most {table['seconds'].max():.1f}")
 
 

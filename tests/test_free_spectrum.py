@@ -25,16 +25,15 @@ def measure(intensity, *, noise=0.01, seed=0, background=1.0, limits=(0.03, 3.0)
     return gx.Curve(q, noisy, sigma, 0.03 * q, name="made"), clean
 
 
-def debye(q):
-    """The level cut of a field with the correlation exp(-r/a) (1 + r/a), whose density is (1 + (ak)²)^-3."""
-    return gx.level_cut_intensity(
-        q, scaling_parameter=A, porosity=POROSITY, spectral_density="power", shape={"m": 2, "n": 3}
-    )
+def matern(q, n=4):
+    """The level cut of a field with the density (1 + (ak)²)^-n; for n = 4, g is exp(-r/a) (1 + r/a + r²/3a²)."""
+    shape = {"m": 2, "n": n}
+    return gx.level_cut_intensity(q, scaling_parameter=A, porosity=POROSITY, spectral_density="power", shape=shape)
 
 
 @pytest.fixture(scope="module")
 def curve():
-    return measure(debye)[0]
+    return measure(matern)[0]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_derivatives(curve, porosity, contrast):
     posterior = free_spectrum.Posterior(curve, free_spectrum.Settings(porosity, contrast))
     x = posterior.starts()[0]
     x[: posterior.n] += 0.1 * np.random.default_rng(0).standard_normal(posterior.n)
-    x[posterior.n - 1] += 5  # into the wall
+    x[posterior.n - 1] += 5  # nearly level there
     x[-3] = -0.4
     residuals = lambda x: np.concatenate([posterior.data(x), posterior.prior(x, 3.0)])  # noqa: E731
     slopes = np.vstack([posterior.data_slopes(x), posterior.prior_slopes(x, 3.0)])
@@ -73,29 +72,38 @@ def test_derivatives(curve, porosity, contrast):
 
 
 def test_a_known_correlation(curve, found):
-    """Against formulas: exp(-r/a)(1 + r/a), (1 + (ak)²)^-3, and -g''(0) = 1/a²."""
+    """Against formulas: exp(-r/a) (1 + r/a + r²/3a²), (1 + (ak)²)^-4, and -g''(0) = 1/3a²."""
     assert found.reliable, found.warnings
     correlation = found.correlation
     r = correlation["r"].values
     inside = (r > np.pi / curve.q[-1]) & (r < 2 * np.pi / curve.q[0])
-    np.testing.assert_allclose(
-        correlation["g"].values[inside], (np.exp(-r / A) * (1 + r / A))[inside], rtol=0, atol=0.01
-    )
+    g = np.exp(-r / A) * (1 + r / A + (r / A) ** 2 / 3)
+    np.testing.assert_allclose(correlation["g"].values[inside], g[inside], rtol=0, atol=0.01)
     assert correlation["two_point"].values[0] == pytest.approx(POROSITY, abs=0.02)
     assert correlation["two_point"].values[-1] == pytest.approx(POROSITY**2, abs=1e-3)
-    surface = 2 / np.pi / A * np.exp(-(level_cut.ndtri(POROSITY) ** 2) / 2)
+    surface = 2 / np.pi / A / np.sqrt(3) * np.exp(-(level_cut.ndtri(POROSITY) ** 2) / 2)
     row = found.table.loc["specific_surface"]
-    assert row["median"] == pytest.approx(surface, rel=0.05)
+    assert row["median"] == pytest.approx(surface, rel=0.02)
     assert abs(row["median"] - surface) < 3 * row["sd"]
     assert found.table.loc["pore_chord_length", "median"] == pytest.approx(4 * POROSITY / row["median"], rel=1e-3)
     spectrum = found.spectrum
     k = spectrum["k"].values
-    truth = 16 * A**3 / np.pi / (1 + (A * k) ** 2) ** 3  # the integral of k² times it is one
+    truth = 32 * A**3 / np.pi / (1 + (A * k) ** 2) ** 4  # the integral of k² times it is one
     covered = (spectrum["lower_95"] <= truth) & (truth <= spectrum["upper_95"])
     seen = spectrum["from_data"].values
     assert covered.values[(k > curve.q[0]) & (k < curve.q[-1])].mean() > 0.9
     assert seen.sum() > 60 and not seen[k > curve.q[-1]].any() and not seen[k < curve.q[0]].any()
     assert (spectrum["lower_95"].values[~seen] == 0).all()
+
+
+def test_an_area_that_is_extrapolated():
+    """A density that falls as k^-6 has a tenth of -g''(0) beyond the largest q."""
+    curve, _ = measure(lambda q: matern(q, 3))
+    with pytest.warns(gx.AnalysisWarning, match="of the square of specific_surface come from waves beyond"):
+        found = gx.analyse(curve, spectral_density="free", porosity=POROSITY)
+    surface, row = 2 / np.pi / A * np.exp(-(level_cut.ndtri(POROSITY) ** 2) / 2), found.table.loc["specific_surface"]
+    assert not found.reliable
+    assert abs(row["median"] - surface) < 3 * row["sd"] < 0.15 * surface
 
 
 def test_any_porosity_fits(curve, found):
@@ -108,7 +116,7 @@ def test_any_porosity_fits(curve, found):
 
 def test_contrast_tells_the_porosity():
     contrast = 5.0
-    curve, _ = measure(lambda q: 0.1 * contrast**2 / level_cut.PAPER_SCALE * debye(q), background=0.05)
+    curve, _ = measure(lambda q: 0.1 * contrast**2 / level_cut.PAPER_SCALE * matern(q), background=0.05)
     found = gx.analyse(curve, spectral_density="free", contrast=(contrast, 0.01))
     row = found.table.loc["porosity"]
     assert found.reliable, found.warnings

@@ -14,7 +14,8 @@ _BANDS = {"lower_95": 0.025, "lower_68": 0.16, "upper_68": 0.84, "upper_95": 0.9
 _SEEN = 10  # standard deviations of `sensitivity`, below which it is the smoothness that gives a density
 _MOST_SURFACE = 0.15  # relative standard deviation
 _MOST_UNSEEN = 0.1  # share of the variance at waves outside the measured q
-_WALL = 3.0  # standard deviations beyond the wall that keeps the area of the interfaces finite
+_MOST_EXTRAPOLATED = 0.05  # share of the area beyond the last knot
+_WALL = 3.0  # standard deviations of the slope at the last knot, towards interfaces of an infinite area
 _REMEDY = (
     "No cut of a Gaussian field of this porosity scatters like it, whatever its spectral density; or q ends before the "
     "density has fallen off (it is a power of k from 0.8 of the largest q on); or the standard deviations are too "
@@ -207,11 +208,21 @@ def _doubts(curve, posterior, best, samples):
             f"{100 * below:.0f} % of the field's variance lie at waves longer than the curve shows, where only the "
             "prior speaks. Measure at smaller angles."
         )
-    if 1 - above > _MOST_UNSEEN or posterior.prior(best.x, best.smoothness)[-1] > _WALL:
+    if 1 - above > _MOST_UNSEEN or posterior.prior(best.x, best.smoothness)[-1] < -_WALL:
         found.append(
             f"{100 * (1 - above):.0f} % of the field's variance lie at waves shorter than the curve shows, or its "
             "density does not fall off. Most likely the porosity is too low (or, beyond 1/2, too high) for this curve: "
             "a density that fits would have to be negative. Else measure at larger angles."
+        )
+    area = weights * level_cut.K**2
+    extrapolated = (
+        area[level_cut.K > np.exp(posterior.model.spectrum.knots[-1]) * posterior.model.unit].sum() / area.sum()
+    )
+    if extrapolated > _MOST_EXTRAPOLATED:
+        found.append(
+            f"{100 * extrapolated:.0f} % of the square of specific_surface come from waves beyond the last knot, where "
+            "the density is a guess, and its interval is that of the guess. Measure at larger angles, or with less "
+            "background."
         )
     surface = samples["specific_surface"]
     if surface.std() > _MOST_SURFACE * surface.mean():

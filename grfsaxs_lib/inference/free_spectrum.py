@@ -6,9 +6,10 @@ beyond, it goes on as a power of k. Its prior is that of a smoothing spline,
 
 .. math:: -2 \ln p(u) = \frac{1}{\tau^2} \int u''(\ln k)^2\, d\ln k + \text{ends},
 
-where the ends say that the slope is 0 ± 1 at the first knot, about -8 ± 4 in the last 0.8 decades of q, and below -5
-at the last knot, so that the interfaces have a finite area. A density that is flat up to the largest q would imitate a
-background. A curve is compared as in `marginal_fit`,
+where the ends say that the slope is 0 ± 1 at the first knot and about -8 ± 4 in the last 0.8 decades of q, for a
+density that is flat up to the largest q would imitate a background. At the last knot it is -5 - y, where ln y is
+ln 4 ± 0.7: the interfaces have a finite area only if y > 0, and what lies beyond the knot adds to it as 1/y. A curve is
+compared as in `marginal_fit`,
 
 .. math:: y_i = A\,(RF)_i(u, \epsilon) + B + n_i ,
 
@@ -27,8 +28,9 @@ from functools import cached_property
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.optimize import least_squares
-from scipy.special import ndtr
+from scipy.special import logsumexp, ndtr
 
+from ..compiled import share_out
 from . import level_cut
 from .smearing import smearing
 
@@ -42,7 +44,8 @@ _LONGEST = 10**4.5  # largest over smallest q
 _LOW_END = 0.0, 1.0  # slope of ln density over ln k at the first knot: mean and standard deviation
 _FALL = -8.0, 4.0, 0.12  # slope where the density falls: mean, standard deviation, and over which length in ln k
 _FALL_FROM = 0.15  # over the largest q
-_FINITE_AREA = (-5.5, 0.25)  # above this slope, the standard deviation of a wall
+_LAST_SLOPE = -5.0, 4.0, 0.7  # below the first by a factor with this median, and standard deviation of its logarithm
+_LEAST_FACTOR = 0.05  # from here on the logarithm goes straight on, also to slopes of an infinite area
 _SMOOTHNESS = 2.0 ** np.arange(-1, 6)
 _FIRST = 3  # of these: where the search begins
 _STARTS, _KEPT, _SOFT = 8, 3, 10.0  # first descents, how many of them go on, factor of the standard deviations
@@ -50,6 +53,7 @@ _GIVE_UP = 15.0  # loss of log evidence at which a search goes no further
 _DROPS, _STEEP = (5.0, 7.0, 9.0, 11.0), -12.0  # of restarts: where ln density falls off below its top, and how steeply
 _LEAST_SHARE = 0.05  # of the proposals, around a maximum that matters
 _DRAWS = 1000
+_BLOCK = 20  # proposals that are evaluated at once
 _BATCH, _ENOUGH, _MOST = 400, 200.0, 4800  # proposals are made in batches until they are worth enough draws, or so many
 _WINDOW = 0.25  # in ln k, of `sensitivity`
 _INVARIANT_UNIT = 0.1  # (1e10 cm^-2)^2 nm^3 in cm^-1
@@ -180,21 +184,21 @@ class Model:
         self.average = self.unit**3 * np.einsum("qp,qps->qs", weights, tables)
 
     def weights(self, u):
-        """(n_k,) ndarray: shares of the field's variance of the waves of the grid."""
-        log = self.basis @ u + 3 * np.log(level_cut.K)
-        weights = np.exp(log - log.max())
-        return weights / weights.sum()
+        """(..., n_k) ndarray: shares of the field's variance of the waves of the grid; u is (..., n_knot)."""
+        log = u @ self.basis.T + 3 * np.log(level_cut.K)
+        weights = np.exp(log - log.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)
 
     def log_norm(self, u):
         r"""Logarithm of the integral of :math:`k^2 \Gamma(k)\, dk` [nm^-1], where :math:`\Gamma = e^u`."""
-        log = self.basis @ u + 3 * np.log(level_cut.K / self.unit)
-        return log.max() + np.log(np.exp(log - log.max()).sum() * level_cut.LOG_STEP)
+        log = u @ self.basis.T + 3 * np.log(level_cut.K / self.unit)
+        return logsumexp(log, axis=-1) + np.log(level_cut.LOG_STEP)
 
     def __call__(self, u, porosity):
-        """Signal (n_q,) [nm^3], and 1 - g and the covariance at the distances of `level_cut`."""
+        """Signal (..., n_q) [nm^3], and 1 - g and the covariance at the distances of `level_cut`; porosity is (...)."""
         loss = np.clip(level_cut.loss_of_weights(self.weights(u)), 0.0, 2.0)  # but for rounding it is
-        covariance = level_cut.autocovariance(loss, porosity)
-        return self.average @ level_cut.transform(covariance), loss, covariance
+        covariance = level_cut.autocovariance(loss, np.expand_dims(porosity, -1))
+        return level_cut.transform(covariance) @ self.average.T, loss, covariance
 
     def slopes(self, u, porosity):
         """Signal, and its derivatives: (n_q, n_knot) by u, (n_q,) by the porosity."""
@@ -210,6 +214,8 @@ class Model:
 class Posterior:
     """The posterior of a curve in coordinates x: values at the knots, and one each for porosity, prefactor, background.
 
+    Several x along leading axes are evaluated at once, but for derivatives.
+
     Parameters
     ----------
     curve : Curve
@@ -224,27 +230,33 @@ class Posterior:
 
     def parts(self, x):
         """Values at the knots, porosity, prefactor, background."""
-        prefactor = np.exp(np.minimum(self.settings.log_prefactor_of(x[-2]), 600.0))
-        return x[: self.n], self.settings.porosity_of(x[-3]), prefactor, self.scale * x[-1]
+        prefactor = np.exp(np.minimum(self.settings.log_prefactor_of(x[..., -2]), 600.0))
+        return x[..., : self.n], self.settings.porosity_of(x[..., -3]), prefactor, self.scale * x[..., -1]
 
     def weights(self, x):
         """(n_k,) ndarray: shares of the field's variance of the waves `level_cut.K`, in units of 1/`Model.unit`."""
         return self.model.weights(x[: self.n])
 
     def fitted(self, x):
-        """The curve at x, (n_q,) ndarray."""
+        """The curve at x, (..., n_q) ndarray."""
         u, porosity, prefactor, background = self.parts(x)
-        return prefactor * self.model(u, porosity)[0] + background
+        return self._curve(self.model(u, porosity)[0], prefactor, background)
+
+    @staticmethod
+    def _curve(signal, prefactor, background):
+        return prefactor[..., np.newaxis] * signal + background[..., np.newaxis]
 
     def data(self, x):
         """Residuals of the curve in standard deviations."""
         return (self.fitted(x) - self.curve.intensity) / self.curve.sigma
 
     def prior(self, x, smoothness):
-        """Residuals of the prior; the last is that of the wall for the slope at the last knot."""
+        """Residuals of the prior; the last is that of the slope at the last knot."""
         rows, means = self._prior_rows(smoothness)
-        wall = max(0.0, self.model.spectrum.end_slopes[1] @ x[: self.n] - _FINITE_AREA[0]) / _FINITE_AREA[1]
-        return np.append(rows @ x - means, wall)
+        factor = _LAST_SLOPE[0] - x[..., : self.n] @ self.model.spectrum.end_slopes[1]
+        kept = np.maximum(factor, _LEAST_FACTOR)
+        last = (np.log(kept / _LAST_SLOPE[1]) + (factor - kept) / kept) / _LAST_SLOPE[2]
+        return np.concatenate([x @ rows.T - means, last[..., np.newaxis]], axis=-1)
 
     def _prior_rows(self, smoothness):
         spectrum, n = self.model.spectrum, self.n
@@ -273,9 +285,9 @@ class Posterior:
     def prior_slopes(self, x, smoothness):
         """Derivatives of `prior`."""
         rows, _ = self._prior_rows(smoothness)
-        u, slope = x[: self.n], self.model.spectrum.end_slopes[1]
-        wall = slope / _FINITE_AREA[1] * (slope @ u > _FINITE_AREA[0])
-        return np.vstack([rows, np.pad(wall, (0, 3))])
+        slope = self.model.spectrum.end_slopes[1]
+        last = -slope / _LAST_SLOPE[2] / max(_LAST_SLOPE[0] - slope @ x[: self.n], _LEAST_FACTOR)
+        return np.vstack([rows, np.pad(last, (0, 3))])
 
     def descend(self, x, smoothness, tolerance=1e-5, evaluations=60, soft=1.0):
         """Least squares from x on, with the standard deviations of the curve times `soft`."""
@@ -465,7 +477,7 @@ def draw(posterior, maxima, k, r, rng):
     shares = np.maximum(shares / shares.sum(), _LEAST_SHARE)
     shares /= shares.sum()
     found, log_weights, effective = [], np.empty(0), 0.0
-    while effective < _ENOUGH and len(found) < _MOST:
+    while effective < _ENOUGH and log_weights.size < _MOST:
         chosen = rng.choice(len(maxima), _BATCH, p=shares)
         normal = rng.standard_normal((_BATCH, maxima[0].x.size))
         x = np.array(
@@ -474,28 +486,40 @@ def draw(posterior, maxima, k, r, rng):
         log_density = np.array(
             [np.log(a) - b.square(x) / 2 - b.log_volume for a, b in zip(shares, maxima, strict=True)]
         )
-        columns, square = zip(*(_evaluate(posterior, one, maxima[0].smoothness, basis, r) for one in x), strict=True)
-        found += columns
-        more = -np.array(square) / 2 - np.logaddexp.reduce(log_density, axis=0)
+        columns, square = _evaluate(posterior, x, maxima[0].smoothness, basis, r)
+        found.append(columns)
+        more = -square / 2 - np.logaddexp.reduce(log_density, axis=0)
         log_weights = np.append(log_weights, np.where(np.isfinite(more), more, -np.inf))
         weights = np.exp(log_weights - log_weights.max())
         effective = weights.sum() ** 2 / np.sum(weights**2)
     # Over the same constant as the evidence of a maximum.
     constant = maxima[0].log_evidence + maxima[0].cost - maxima[0].log_volume
     log_evidence = np.log(weights.mean()) + log_weights.max() + constant
-    chosen = rng.choice(len(found), _DRAWS, p=weights / weights.sum())
-    columns = [np.array([found[i][column] for i in chosen]) for column in range(len(found[0]))]
-    return Draws(*columns, effective, log_evidence)
+    chosen = rng.choice(log_weights.size, _DRAWS, p=weights / weights.sum())
+    return Draws(*(np.concatenate(column)[chosen] for column in zip(*found, strict=True)), effective, log_evidence)
 
 
 def _evaluate(posterior, x, smoothness, basis, r):
-    """What `Draws` holds of one draw, in its order; and the sum of the squares of all residuals."""
+    """What `Draws` holds of each x, in its order; and the sums of the squares of all residuals."""
+    blocks = {}
+
+    def work(slices):
+        for block in slices:
+            blocks[block.start] = _evaluate_block(posterior, x[block], smoothness, basis, r)
+
+    share_out(work, len(x), _BLOCK)
+    *columns, square = (np.concatenate(column) for column in zip(*(blocks[i] for i in sorted(blocks)), strict=True))
+    return columns, square
+
+
+def _evaluate_block(posterior, x, smoothness, basis, r):
     model = posterior.model
     u, porosity, prefactor, background = posterior.parts(x)
     signal, loss, covariance = model(u, porosity)
-    residuals = (prefactor * signal + background - posterior.curve.intensity) / posterior.curve.sigma
-    square = np.sum(residuals**2) + np.sum(posterior.prior(x, smoothness) ** 2)
+    residuals = (posterior._curve(signal, prefactor, background) - posterior.curve.intensity) / posterior.curve.sigma
+    square = np.sum(residuals**2, axis=1) + np.sum(posterior.prior(x, smoothness) ** 2, axis=1)
     g = 1 - level_cut.at_distance(loss, r / model.unit)
-    two_point = porosity**2 + level_cut.at_distance(covariance, r / model.unit)
+    two_point = porosity[:, np.newaxis] ** 2 + level_cut.at_distance(covariance, r / model.unit)
     surface = level_cut.specific_surface(loss, porosity) / model.unit
-    return (x, porosity, prefactor, background, surface, basis @ u - model.log_norm(u), g, two_point), square
+    log_density = u @ basis.T - model.log_norm(u)[:, np.newaxis]
+    return x, porosity, prefactor, background, surface, log_density, g, two_point, square

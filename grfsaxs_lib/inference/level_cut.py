@@ -19,7 +19,7 @@ Lengths are in units of the scaling parameter a: :math:`I(q) = K a^3 f(aq)`.
 from functools import lru_cache
 
 import numpy as np
-from scipy.fft import fht, fhtoffset
+from scipy.fft import fht, fhtoffset, irfft, rfft
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtri
 
@@ -42,7 +42,7 @@ R = np.exp(_OFFSET) / K[::-1]
 """Distances of the grid [a]."""
 _S = np.exp(_OFFSET) / R[::-1]
 _NEAR = 0.3  # below, 1 - g is integrated directly, for g alone would lose its digits
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
+_FEW, _MANY = (np.polynomial.legendre.leggauss(n) for n in (12, 48))  # nodes and weights
 _THINNED = slice(*np.searchsorted(_S, (1e-3, 1e2)), 4)  # the ends of the grid feel that it is periodic
 LOG_S = np.log(_S[_THINNED])
 """Nodes of ln(aq) of a tabulated curve."""
@@ -89,7 +89,15 @@ def level_cut_intensity(q, *, scaling_parameter, porosity, spectral_density="pap
 
 
 def _transform(values):
-    return fht(values, LOG_STEP, mu=_SPHERICAL, offset=_OFFSET)
+    """`scipy.fft.fht`, which would work out its coefficients at each call."""
+    return irfft(rfft(values) * _coefficients(), _N)[..., ::-1]
+
+
+@lru_cache(maxsize=1)
+def _coefficients():
+    impulse = np.zeros(_N)
+    impulse[0] = 1.0
+    return rfft(fht(impulse, LOG_STEP, mu=_SPHERICAL, offset=_OFFSET)[::-1])
 
 
 def check_smoothing(length, spectral_density):
@@ -153,35 +161,42 @@ def loss_of_weights(weights):
     """
     g = np.sqrt(np.pi / 2) / R**1.5 * _transform(weights / LOG_STEP / K**1.5)
     loss = weights.sum(axis=-1, keepdims=True) - g
-    near, some, matrix = _near()
-    loss[..., near] = R[near] ** 2 * CubicSpline(np.log(R[some]), weights @ matrix, axis=-1)(np.log(R[near]))
+    near, from_waves, from_some = _near()
+    loss[..., near] = (weights @ from_waves) @ from_some
     return loss
 
 
 @lru_cache(maxsize=1)
 def _near():
-    """Small distances, some of them, and the (n_k, n_some) matrix from weights to (1 - g) / r^2 there."""
+    """Small distances, and two matrices: from weights to (1 - g) / r^2 at some of them, from there to 1 - g at all."""
     near = np.flatnonzero(R < _NEAR)
     some = near[::-16][::-1]  # nearly constant in r: few distances suffice
     x = np.outer(K, R[some])
-    return near, some, np.where(x < 1e-2, x**2 / 6 - x**4 / 120, 1 - np.sinc(x / np.pi)) / R[some] ** 2
+    from_waves = np.where(x < 1e-2, x**2 / 6 - x**4 / 120, 1 - np.sinc(x / np.pi)) / R[some] ** 2
+    from_some = CubicSpline(np.log(R[some]), np.eye(some.size))(np.log(R[near])).T * R[near] ** 2
+    return near, from_waves, from_some
 
 
 def autocovariance(loss, porosity):
-    """C of the level cut of a field with correlation g, from 1 - g; ndarrays of any shape."""
-    t, variance, large = ndtri(porosity), porosity * (1 - porosity), loss < 0.5
+    """C of the level cut of a field with correlation g, from 1 - g; ndarrays of any shape.
 
-    def integral(end, function):
-        """Of exp(-t^2 / (1 + function)) from 0 to end, over 2 pi."""
+    Exact to rounding for g > -0.3, and no isotropic field goes below the least sin(x)/x, -0.22.
+    """
+    porosity, large = np.broadcast_to(porosity, loss.shape), loss < 0.5
+    square = ndtri(porosity) ** 2
+
+    def integral(end, square, function):
+        """Of exp(-square / (1 + function)) from 0 to end, over 2 pi."""
         total, half = np.zeros_like(end), end / 2
-        for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-            total += weight * np.exp(-(t**2) / (1 + function(half * (1 + node))))
+        for node, weight in zip(*_FEW, strict=True):
+            total += weight * np.exp(-square / (1 + function(half * (1 + node))))
         return total * half / (2 * np.pi)
 
     covariance = np.empty_like(loss)
-    covariance[~large] = integral(np.arcsin(1 - loss[~large]), np.sin)
+    covariance[~large] = integral(np.arcsin(1 - loss[~large]), square[~large], np.sin)
     # Where g is near one, what C has lost is integrated from the other end, so that it keeps its digits.
-    covariance[large] = variance - integral(2 * np.arcsin(np.sqrt(np.maximum(loss[large], 0) / 2)), np.cos)
+    lost = integral(2 * np.arcsin(np.sqrt(np.maximum(loss[large], 0) / 2)), square[large], np.cos)
+    covariance[large] = (porosity * (1 - porosity))[large] - lost
     return covariance
 
 
@@ -199,7 +214,7 @@ def cross_covariance(loss, porosity, other):
     """
     t, u, half = ndtri(porosity), ndtri(other), np.arcsin(1 - loss) / 2
     total = np.zeros_like(loss)
-    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+    for node, weight in zip(*_MANY, strict=True):
         phi = half * (1 + node)
         total += weight * np.exp(-(t**2 + u**2 - 2 * t * u * np.sin(phi)) / (2 * np.cos(phi) ** 2))
     return total * half / (2 * np.pi)
@@ -226,8 +241,10 @@ def interpolate(log_f, log_s):
 
 
 def at_distance(loss, distance):
-    """1 - g at distances in units of a, from its values on the grid."""
-    return np.interp(np.log(np.maximum(distance, R[0])), np.log(R), loss)
+    """1 - g at distances in units of a, from its values on the grid, the last axis."""
+    place = np.minimum(np.log(np.maximum(distance, R[0]) / R[0]) / LOG_STEP, _N - 1)
+    left = np.minimum(place.astype(int), _N - 2)
+    return loss[..., left] + (place - left) * (loss[..., left + 1] - loss[..., left])
 
 
 def specific_surface(loss, porosity):
