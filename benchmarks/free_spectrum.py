@@ -92,10 +92,8 @@ def main(arguments=None):
     for label, part in (("all", table), ("called reliable", table[table["reliable"]])):
         print(f"{label}: {len(part)}")
         for name, bar in _BARS.items():
-            errors = part[name]
-            print(
-                f"  {name}: median {errors.median():.4f}, most {errors.max():.4f}, {np.mean(errors <= bar):.2f} in {bar}"
-            )
+            errors, share = part[name], np.mean(part[name] <= bar)
+            print(f"  {name}: median {errors.median():.4f}, most {errors.max():.4f}, {share:.2f} within {bar}")
         for name in ("covered", "covered_seen"):
             print(f"  95 % bands, {name}: {part[name].mean():.3f}; at least .9 in {np.mean(part[name] >= 0.9):.2f}")
         for name in ("surface_68", "surface_95"):
