@@ -14,7 +14,8 @@ _BANDS = {"lower_95": 0.025, "lower_68": 0.16, "upper_68": 0.84, "upper_95": 0.9
 _SEEN = 10  # standard deviations of `sensitivity`, below which it is the smoothness that gives a density
 _MOST_SURFACE = 0.15  # relative standard deviation
 _MOST_UNSEEN = 0.1  # share of the variance at waves outside the measured q
-_MOST_EXTRAPOLATED = 0.05  # share of the area beyond the last knot
+_MOST_EXTRAPOLATED = 0.05  # share of -g''(0) beyond the last knot
+_UNSEEN_ERROR = 0.2  # of ln area, over the share of -g''(0) at waves that the curve does not show: of random spectra
 _WALL = 3.0  # standard deviations of the slope at the last knot, towards interfaces of an infinite area
 _REMEDY = (
     "No cut of a Gaussian field of this porosity scatters like it, whatever its spectral density; or q ends before the "
@@ -175,7 +176,10 @@ def infer(curve, settings, rng, remarks):
         "background": np.median(draws.background), "prefactor": np.median(draws.prefactor),
     }  # fmt: skip
     severe, mild = judge(curve, found, _REMEDY)
-    samples = _samples(draws, settings)
+    last = max(k[seen], default=curve.q[0])
+    unseen = _share_beyond(last, posterior, draws.x)
+    surface = draws.surface * np.exp(_UNSEEN_ERROR * unseen * rng.standard_normal(unseen.size))
+    samples = _samples(draws, settings, surface)
     severe += _doubts(curve, posterior, best, samples)
     bic = chi_square + best.used * np.log(curve.q.size)
     return FreeAnalysis(
@@ -185,16 +189,23 @@ def infer(curve, settings, rng, remarks):
     )  # fmt: skip
 
 
-def _samples(draws, settings):
+def _share_beyond(k, posterior, x):
+    """Share of waves beyond k [nm^-1] in -g''(0), to which the square of the area is proportional; x is (..., n_x)."""
+    waves = level_cut.K / posterior.model.unit
+    area = posterior.weights(x) * waves**2
+    return area[..., waves > k].sum(axis=-1) / area.sum(axis=-1)
+
+
+def _samples(draws, settings, surface):
     """Dict of name to (n,) ndarray: porosity, and what the interfaces give."""
     found = {"porosity": draws.porosity}  # all the same where it is given without an uncertainty
     if settings.porosity is None:
         found["mirror_porosity"] = 1 - draws.porosity
     return found | {
-        "specific_surface": draws.surface,
-        "porod_constant": 2 * np.pi * draws.prefactor * draws.surface,
-        "pore_chord_length": 4 * draws.porosity / draws.surface,
-        "solid_chord_length": 4 * (1 - draws.porosity) / draws.surface,
+        "specific_surface": surface,
+        "porod_constant": 2 * np.pi * draws.prefactor * surface,
+        "pore_chord_length": 4 * draws.porosity / surface,
+        "solid_chord_length": 4 * (1 - draws.porosity) / surface,
     }
 
 
@@ -214,10 +225,7 @@ def _doubts(curve, posterior, best, samples):
             "density does not fall off. Most likely the porosity is too low (or, beyond 1/2, too high) for this curve: "
             "a density that fits would have to be negative. Else measure at larger angles."
         )
-    area = weights * level_cut.K**2
-    extrapolated = (
-        area[level_cut.K > np.exp(posterior.model.spectrum.knots[-1]) * posterior.model.unit].sum() / area.sum()
-    )
+    extrapolated = _share_beyond(np.exp(posterior.model.spectrum.knots[-1]), posterior, best.x)
     if extrapolated > _MOST_EXTRAPOLATED:
         found.append(
             f"{100 * extrapolated:.0f} % of the square of specific_surface come from waves beyond the last knot, where "

@@ -234,8 +234,8 @@ class Posterior:
         return x[..., : self.n], self.settings.porosity_of(x[..., -3]), prefactor, self.scale * x[..., -1]
 
     def weights(self, x):
-        """(n_k,) ndarray: shares of the field's variance of the waves `level_cut.K`, in units of 1/`Model.unit`."""
-        return self.model.weights(x[: self.n])
+        """(..., n_k) ndarray: shares of the field's variance of the waves `level_cut.K`, in units of 1/`Model.unit`."""
+        return self.model.weights(x[..., : self.n])
 
     def fitted(self, x):
         """The curve at x, (..., n_q) ndarray."""
