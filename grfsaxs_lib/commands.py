@@ -228,10 +228,12 @@ def _finished(path, recipe):
 
 
 def _save_picture(found, path):
+    from . import plotting
     from .files import moved_into_place
 
+    plotting.use_style()
     with moved_into_place(path) as temporary:
-        found.plot().savefig(temporary, dpi=100, format="png")
+        found.plot().savefig(temporary, dpi=150, format="png")
 
 
 if __name__ == "__main__":

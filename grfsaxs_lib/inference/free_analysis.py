@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from . import free_spectrum, level_cut
 from .judgement import judge
@@ -160,11 +161,12 @@ def _quantiles(values):
 def infer(curve, settings, rng, remarks):
     """The `FreeAnalysis` of a curve with standard deviations."""
     posterior = free_spectrum.Posterior(curve, settings)
-    maxima = free_spectrum.find(posterior)
-    best = maxima[0]
     k = np.geomspace(0.1 * curve.q[0], 3 * curve.q[-1], _N)
     r = np.geomspace(0.1 * np.pi / curve.q[-1], 4 * np.pi / curve.q[0], _N)
-    draws = free_spectrum.draw(posterior, maxima, k, r, rng)
+    with threadpool_limits(1, user_api="blas"):  # products of small matrices, on threads of their own
+        maxima = free_spectrum.find(posterior)
+        draws = free_spectrum.draw(posterior, maxima, k, r, rng)
+    best = maxima[0]
     seen = (k >= curve.q[0]) & (k <= curve.q[-1]) & (free_spectrum.sensitivity(posterior, best, k) > _SEEN)
     fit = posterior.fitted(best.x)
     residuals = (curve.intensity - fit) / curve.sigma

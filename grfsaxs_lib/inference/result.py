@@ -79,8 +79,13 @@ class Analysis:
 
     def __repr__(self):
         judged = "reliable" if self.reliable else "NOT reliable"
-        lines = [repr(self.curve), f"chi-square {self.chi_square:.1f} of {self.degrees_of_freedom} degrees of freedom"]
-        return "\n".join([*lines, str(self.table.round(5)), judged, *(f"- {text}" for text in self.warnings)])
+        lines = [
+            repr(self.curve),
+            f"chi-square {self.chi_square:.1f} of {self.degrees_of_freedom} degrees of freedom",
+            self.table.to_string(float_format="{:.4g}".format),
+            judged,
+        ]
+        return "\n".join([*lines, *(f"- {text}" for text in self.warnings)])
 
     def plot(self, seed=0):
         """Draw the curve and its fit, residuals, and a plane of a structure with the median parameters.
