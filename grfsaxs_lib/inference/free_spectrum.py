@@ -45,6 +45,7 @@ _LOW_END = 0.0, 1.0  # slope of ln density over ln k at the first knot: mean and
 _FALL = -8.0, 4.0, 0.12  # slope where the density falls: mean, standard deviation, and over which length in ln k
 _FALL_FROM = 0.15  # over the largest q
 _LAST_SLOPE = -5.0, 4.0, 0.7  # below the first by a factor with this median, and standard deviation of its logarithm
+_ANY_PREFACTOR = 20.0  # standard deviation of its logarithm; without one, a fit could lose the signal altogether
 _LEAST_FACTOR = 0.05  # from here on the logarithm goes straight on, also to slopes of an infinite area
 _SMOOTHNESS = 2.0 ** np.arange(-1, 6)
 _FIRST = 3  # of these: where the search begins
@@ -266,10 +267,13 @@ class Posterior:
         fall = np.diff(np.eye(n), axis=0)[spectrum.knots[1:] > np.log(_FALL_FROM * self.curve.q[-1])] / step / width
         level = np.full((1, n), 0.1 / n)  # of a density that is not normalised: any will do
         rows = np.vstack([spectrum.roughness / smoothness, start, level, fall])
-        means = np.zeros(len(rows) + 1 + (self.settings.contrast is not None))
+        means = np.zeros(len(rows) + 2)
         means[n] = _LOW_END[0] / _LOW_END[1]
         means[n + 2 : len(rows)] = _FALL[0] / width
-        normal = np.eye(n + 3)[n : n + 1 + (self.settings.contrast is not None)]
+        normal = np.eye(n + 3)[n : n + 2]  # of porosity and prefactor
+        if self.settings.contrast is None:
+            normal[1] /= _ANY_PREFACTOR
+            means[-1] = np.log(self.scale / self.model.unit**3) / _ANY_PREFACTOR
         return np.vstack([np.pad(rows, ((0, 0), (0, 3))), normal]), means
 
     def data_slopes(self, x):
