@@ -115,13 +115,13 @@ run_tests() {
     supervise "$python" -m ruff check --output-format concise .
     step "unit tests"
     # test_claims.py reads what the quick tier records: it comes last.
-    supervise "$python" -m pytest -n 2 --ignore=tests/test_claims.py
+    supervise "$python" -m pytest -n 2 --dist worksteal --ignore=tests/test_claims.py
     step "quick tier"
     pipeline supervise run quick
     step "nbval: every notebook with the solutions of its exercises, stored check outputs compared"
-    # One after the other: later notebooks read files that earlier ones write again here.
+    # Each notebook in one process, for its cells share a kernel. Those before have left the files that it reads.
     supervise "$python" tests/with_solutions.py "$copies"
-    supervise "$python" -m pytest -p nbval --nbval-lax --nbval-current-env "$copies"
+    supervise "$python" -m pytest -n 2 --dist loadfile -p nbval --nbval-lax --nbval-current-env "$copies"
     step "claims of the quick tier"
     supervise "$python" -m pytest tests/test_claims.py
 }

@@ -1,5 +1,6 @@
 """Fixtures and settings of all tests: whatever runs on a device runs on each of them."""
 
+import os
 import signal
 
 import cuda_emulator
@@ -19,6 +20,14 @@ settings.load_profile("grfsaxs")
 def one_thread():
     """Grids as small as these lose time on threads; the test of the threads starts a process of its own."""
     numba.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cut():
+    """Files of tests end with them: there is nothing to gain from waiting until a disk has each of thousands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ def plan(folder):
 
 def main(folder, scheduler, ready=None, go=None):
     with tasks.connect(scheduler) as client:
-        if ready:  # tell that it is, and wait for the word
+        if ready:  # read compiled code, tell that it is ready, and wait for the word
+            store.generate(plan(f"{folder}-before")[:1], client=client, progress=False)
             Path(ready).touch()
             while not Path(go).exists():
                 time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 import csv
 import warnings
+from concurrent.futures import Future
 
 import netCDF4
 import numpy as np
@@ -325,7 +326,26 @@ def write(path, curve):
     np.savetxt(path, np.column_stack([curve.q, curve.intensity, curve.sigma, curve.dq]), header="q [1/nm] I sigma dq")
 
 
-def test_command(tmp_path, capsys):
+class _InThisProcess:
+    """In place of a pool of processes, which take seconds to start; `test_one_odd_file_ends_nothing` has a real one."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function, *args):
+        done = Future()
+        try:
+            done.set_result(function(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self):
+        pass
+
+
+def test_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "ProcessPoolExecutor", _InThisProcess)
     rng = np.random.default_rng(11)
     for i, a in enumerate((2.0, 5.0)):
         write(tmp_path / f"good_{i}.dat", measurement(rng, a, 0.3))

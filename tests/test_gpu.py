@@ -132,16 +132,30 @@ def test_imports_of_the_gpu_module():
 # The emulator ---------------------------------------------------------------------------------------
 
 REVERSE = """
-extern "C" __global__ void reverse(const float* x, float* y) {
     __shared__ float s[64];
     s[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
     %s
     y[blockIdx.x * 64 + threadIdx.x] = s[63 - threadIdx.x];
-}
 """
+MISTAKES = {
+    "deserted": ("if (threadIdx.x) __syncthreads();", "barrier"),
+    "unasked": ("extern __shared__ float s[]; s[threadIdx.x] = 0;", "beyond its shared memory"),
+    "beyond": ("y[threadIdx.x + 1] = 0;", "outside an array"),
+    "before": ("y[-1] = 0;", "outside an array"),
+}
+SMALL = {
+    "reverse(const float* x, float* y)": REVERSE % "__syncthreads();",
+    "without_a_barrier(const float* x, float* y)": REVERSE % "",
+    **{f"{name}(float* y)": body for name, (body, _) in MISTAKES.items()},
+    "typed(float* y, int n)": "y[0] = n;",
+    "last_block(float* y)": "y[0] = blockIdx.x;",
+    "last_thread(float* y)": "y[0] = threadIdx.x;",
+}
 
 
-def launch(code, name, grid, threads, *args):
+def launch(name, grid, threads, *args):
+    """One of the kernels above, which are one source: the compiler takes a second for each."""
+    code = "".join(f'extern "C" __global__ void {head} {{ {body} }}\n' for head, body in SMALL.items())
     cuda_emulator.RawModule(code=code).get_function(name)(grid, threads, args)
 
 
@@ -149,33 +163,23 @@ def launch(code, name, grid, threads, *args):
 def test_emulator_sees_a_missing_barrier():
     x = np.arange(640, dtype=np.float32)
     expected = x.reshape(10, 64)[:, ::-1].ravel()
-    for barrier in ("__syncthreads();", ""):
+    for name, is_right in (("reverse", True), ("without_a_barrier", False)):
         y = cuda_emulator.empty(640, np.float32)
-        launch(REVERSE % barrier, "reverse", (10,), (64,), cuda_emulator.asarray(x), y)
-        assert np.array_equal(cuda_emulator.asnumpy(y), expected) == bool(barrier)
+        launch(name, (10,), (64,), cuda_emulator.asarray(x), y)
+        assert np.array_equal(cuda_emulator.asnumpy(y), expected) == is_right
 
 
 @needs_emulator
-@pytest.mark.parametrize(
-    ("body", "complaint"),
-    [
-        ("if (threadIdx.x) __syncthreads();", "barrier"),
-        ("extern __shared__ float s[]; s[threadIdx.x] = 0;", "beyond its shared memory"),
-        ("y[threadIdx.x + 1] = 0;", "outside an array"),
-        ("y[-1] = 0;", "outside an array"),
-    ],
-)
-def test_emulator_complains(body, complaint):
-    code = f'extern "C" __global__ void f(float* y) {{ {body} }}'
-    with pytest.raises(AssertionError, match=complaint):
-        launch(code, "f", (1,), (32,), cuda_emulator.empty(32, np.float32))
+@pytest.mark.parametrize("name", MISTAKES)
+def test_emulator_complains(name):
+    with pytest.raises(AssertionError, match=MISTAKES[name][1]):
+        launch(name, (1,), (32,), cuda_emulator.empty(32, np.float32))
 
 
 @needs_emulator
 def test_emulator_checks_the_types_of_arguments():
-    code = 'extern "C" __global__ void f(float* y, int n) { y[0] = n; }'
-    with pytest.raises(AssertionError, match="f takes"):
-        launch(code, "f", (1,), (1,), cuda_emulator.empty(1, np.float32), np.int64(1))
+    with pytest.raises(AssertionError, match="typed takes"):
+        launch("typed", (1,), (1,), cuda_emulator.empty(1, np.float32), np.int64(1))
 
 
 @needs_emulator
@@ -185,13 +189,12 @@ def test_emulator_has_no_atomic_sums_of_floats():
 
 
 @needs_emulator
-@pytest.mark.parametrize("which", ["blockIdx.x", "threadIdx.x"])
-def test_emulator_runs_blocks_and_threads_in_any_order(which):
-    code = f'extern "C" __global__ void f(float* y) {{ y[0] = {which}; }}'
+@pytest.mark.parametrize("name", ["last_block", "last_thread"])
+def test_emulator_runs_blocks_and_threads_in_any_order(name):
     last = set()
     for _ in range(20):
         y = cuda_emulator.empty(1, np.float32)
-        launch(code, "f", (8,), (8,), y)
+        launch(name, (8,), (8,), y)
         last.add(cuda_emulator.asnumpy(y).item())
     assert len(last) > 4  # 20 draws of 8: fewer than 5 different ones happen once in 10^4
 
