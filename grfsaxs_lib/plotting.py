@@ -5,6 +5,8 @@ are those of Okabe and Ito, which readers with any common colour vision can tell
 or a page of the paper, so that nothing shrinks in print. Matplotlib is imported on first use, not with the package.
 """
 
+from contextlib import contextmanager
+
 import numpy as np
 
 from .parameters import CASES, VARIABLES
@@ -47,32 +49,45 @@ def use_style():
     """Set Matplotlib's defaults to the house style, for the whole session."""
     import matplotlib as mpl
 
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (COLUMN_WIDTH, 2.6),
-            "figure.dpi": 120,
-            "figure.constrained_layout.use": True,
-            "savefig.dpi": 300,
-            "font.size": 8,
-            "axes.titlesize": 8,
-            "axes.labelsize": 8,
-            "xtick.labelsize": 7,
-            "ytick.labelsize": 7,
-            "legend.fontsize": 7,
-            "legend.frameon": False,
-            "axes.prop_cycle": mpl.cycler(color=list(COLOURS.values())),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.linewidth": 0.6,
-            "lines.linewidth": 1.2,
-            "lines.markersize": 3,
-            "image.cmap": "cividis",
-            "image.interpolation": "nearest",
-            # Text stays text in the PDF, and hashes in SVG the same from run to run.
-            "pdf.fonttype": 42,
-            "svg.hashsalt": "grfsaxs",
-        }
-    )
+    mpl.rcParams.update(_style())
+
+
+@contextmanager
+def house_style():
+    """Draw what is inside, or a decorated function, in the house style; Matplotlib's defaults stay as they are."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_style()):
+        yield
+
+
+def _style():
+    from matplotlib import cycler
+
+    return {
+        "figure.figsize": (COLUMN_WIDTH, 2.6),
+        "figure.dpi": 120,
+        "figure.constrained_layout.use": True,
+        "savefig.dpi": 300,
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7,
+        "legend.frameon": False,
+        "axes.prop_cycle": cycler(color=list(COLOURS.values())),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 3,
+        "image.cmap": "cividis",
+        "image.interpolation": "nearest",
+        # Text stays text in the PDF, and hashes in SVG the same from run to run.
+        "pdf.fonttype": 42,
+        "svg.hashsalt": "grfsaxs",
+    }
 
 
 def label_panels(axes):

@@ -9,19 +9,20 @@ from scipy.interpolate import CubicSpline
 
 from ..files import moved_into_place, package_version
 from ..grid import Grid, check_grid
-from ..measurement.curve import Curve
-from ..physics.backend import get_kernels
+from ..physics.backend import check_memory, get_kernels
 from ..physics.field import gaussian_random_field
 from ..physics.scattering import scattering_intensity
 from ..physics.structure import SOLID, phase_map
 from . import level_cut
 from .smearing import smearing
 
-_HELD = 0.05  # share of the field's variance that a grid may leave out
+_LEFT_OUT = 0.05  # share of the field's variance that a grid may leave out
+_LARGEST = 512  # voxels along the edge of a grid that is proposed
 _N_Q = 400  # points at which a structure's curve is simulated
+_FAITHFUL = 0.03  # deviation of its curve up to which a structure needs no remark
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Structure:
     """A simulated structure of two phases, and how it scatters.
 
@@ -30,10 +31,9 @@ class Structure:
     phases : (N, N, N) ndarray of uint8
         0 pore, 2 solid; axes (z, y, x).
     grid : Grid
-    porosity : float
     seed : int
-    curve : Curve
-        The measured one.
+    analysis : FreeAnalysis
+        Whose most likely spectral density and porosity it has.
     q, intensity : (n,) ndarray
         The structure's own curve where its box holds waves, at measured q: smeared, with the prefactor and the
         background of the fit.
@@ -41,20 +41,58 @@ class Structure:
 
     phases: np.ndarray
     grid: Grid
-    porosity: float
     seed: int
-    curve: Curve
+    analysis: object
     q: np.ndarray
     intensity: np.ndarray
 
+    def __repr__(self):
+        words = f"Structure on {self.grid}, porosity {self.porosity:.4g}"
+        return f"{words}: its curve deviates from the fit by {100 * self.deviation:.2g} % (median)"
+
+    @property
+    def porosity(self):
+        return self.analysis.porosity
+
+    @property
+    def fit(self):
+        """(n,) ndarray: the curve that was fitted, at `q`."""
+        return self.analysis.fit[self._chosen]
+
+    @property
+    def deviation(self):
+        """Median of the relative deviation of the structure's curve from the fit, where q > 4 Δq of the box."""
+        far = self.q > 4 * self.grid.q_spacing
+        return float(np.median(np.abs(self.intensity / self.fit - 1)[far])) if far.any() else np.nan
+
+    @property
+    def warnings(self):
+        """List of str: those of the analysis, after one on the grid if the structure's curve deviates from the fit."""
+        if not self.deviation > _FAITHFUL:
+            return self.analysis.warnings
+        remark = (
+            f"The curve of the structure deviates from the fit by {100 * self.deviation:.2g} % (median): its voxels "
+            "are coarse, or its box holds few waves. Use smaller voxels or a larger box."
+        )
+        return [remark, *self.analysis.warnings]
+
+    @property
+    def _chosen(self):
+        return np.isin(self.analysis.curve.q, self.q)
+
     def plot(self):
-        """Draw a plane of the structure, and its curve over the measured one; returns the matplotlib Figure."""
+        """Draw the structure's curve over measured points and fit, their ratio, and a plane of the structure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
         from .report import plot_structure
 
         return plot_structure(self)
 
-    def to_netcdf(self, path):
-        """Write phases and curves to a NetCDF file; it appears when it is complete."""
+    def to_netcdf(self, path, **attributes):
+        """Write phases and curves to a NetCDF file, with more attributes; it appears when it is complete."""
         import xarray as xr
 
         centres = (np.arange(self.grid.size) + 0.5) * self.grid.voxel_size
@@ -62,12 +100,16 @@ class Structure:
         meaning = {"flag_values": [0, 2], "flag_meanings": "pore solid"}
         data = xr.Dataset({"phase": (("z", "y", "x"), self.phases, meaning)}, axes)
         data["intensity"] = "q", self.intensity
-        data["measured"] = "q", self.curve.intensity[np.isin(self.curve.q, self.q)]
+        data["measured"] = "q", self.analysis.curve.intensity[self._chosen]
+        data["fit"] = "q", self.fit
         data = data.assign_coords(q=("q", self.q, {"units": "nm-1"}))
+        prefactor, background = _linear(self.analysis)
         data.attrs = {
-            "curve": self.curve.name, "porosity": self.porosity, "seed": self.seed,
-            "voxel_size": self.grid.voxel_size, "grfsaxs_version": package_version(),
-        }  # fmt: skip
+            "curve": self.analysis.curve.name, "porosity": self.porosity, "seed": self.seed,
+            "voxel_size": self.grid.voxel_size, "prefactor": prefactor, "background": background,
+            "deviation": self.deviation, "reliable": int(self.analysis.reliable), "warnings": "; ".join(self.warnings),
+            "grfsaxs_version": package_version(),
+        } | attributes  # fmt: skip
         with moved_into_place(Path(path)) as temporary:
             data.to_netcdf(temporary, engine="netcdf4", encoding={"phase": {"zlib": True, "complevel": 1}})
 
@@ -92,15 +134,20 @@ class Structure:
             )
 
 
+def check_device_for(grid, device):
+    """Raise unless the device is there, with memory for a structure on a grid."""
+    get_kernels(device)
+    check_memory(device, check_grid(grid).size)
+
+
 def draw_structure(analysis, grid, seed, device):
     """The `Structure` of a `FreeAnalysis`, on a grid."""
-    q, waves = analysis.curve.q, level_cut.K / analysis.unit
-    weights = analysis.posterior.weights(analysis.x)
-    held = weights[(waves >= check_grid(grid).q_spacing) & (waves <= grid.q_nyquist)].sum()
-    if held < 1 - _HELD:
+    check_device_for(grid, device)
+    held = _held(analysis, grid)
+    if held < 1 - _LEFT_OUT:
         raise ValueError(
             f"{grid} holds waves from {grid.q_spacing:.3g} to {grid.q_nyquist:.3g} nm^-1 and {100 * held:.0f} % of the "
-            "field's variance; use smaller voxels or a larger box"
+            f"field's variance, of {100 * (1 - _LEFT_OUT):.0f} % that it must hold. {_remedy(analysis, grid.size)}"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the grid has been checked by the variance it holds
@@ -109,10 +156,46 @@ def draw_structure(analysis, grid, seed, device):
             spectral_density=lambda k, _: analysis.density(k),
         )  # fmt: skip
     phases = phase_map(field, porosity=analysis.porosity, smoothing_sigma=0, overwrite_field=True)
+    q = analysis.curve.q
     inside = q[(q > 2 * grid.q_spacing) & (q < grid.q_nyquist)]
     intensity = _smeared_curve(analysis, phases, grid, inside)
-    phases = get_kernels(device).to_host(phases)
-    return Structure(phases, grid, analysis.porosity, seed, analysis.curve, inside, intensity)
+    return Structure(get_kernels(device).to_host(phases), grid, seed, analysis, inside, intensity)
+
+
+def _held(analysis, grid):
+    """Share of the field's variance at waves that a grid holds."""
+    waves = level_cut.K / analysis.unit
+    return analysis.posterior.weights(analysis.x)[(waves >= grid.q_spacing) & (waves <= grid.q_nyquist)].sum()
+
+
+def _remedy(analysis, size):
+    """A grid that holds the field, of the given size if there is one, or what else to do."""
+    for larger in sorted({size, max(size, _LARGEST)}):
+        grid, held = _best_grid(analysis, larger)
+        if held >= 1 - _LEFT_OUT:
+            return (
+                f"It needs size={grid.size} and voxel_size={grid.voxel_size:g}, a box of {grid.box_length:.4g} nm, "
+                f"which hold {100 * held:.0f} %."
+            )
+    return (
+        f"No grid of up to {grid.size}^3 voxels does: the best, of {grid.voxel_size:g} nm, hold {100 * held:.0f} %. "
+        "Analyse a smaller range of q (q_range=)."
+    )
+
+
+def _best_grid(analysis, size):
+    """The grid of so many voxels along an edge that holds most of the field's variance, and the share that it holds."""
+    longest = level_cut.K / analysis.unit
+    shares = np.append(0.0, np.cumsum(analysis.posterior.weights(analysis.x)))
+    held = shares[np.searchsorted(longest, longest * size / 2)] - shares[:-1]
+    grid = Grid(size, float(f"{2 * np.pi / size / longest[np.argmax(held)]:.3g}"))
+    return grid, _held(analysis, grid)
+
+
+def _linear(analysis):
+    """Prefactor, of the intensity on the paper's scale, and background of the fit."""
+    *_, prefactor, background = analysis.posterior.parts(analysis.x)
+    return float(prefactor) / level_cut.PAPER_SCALE, float(background)
 
 
 def _smeared_curve(analysis, phases, grid, q):
@@ -123,5 +206,5 @@ def _smeared_curve(analysis, phases, grid, q):
     chosen = np.isin(curve.q, q)
     points, weights = smearing(q, None if curve.dq is None else curve.dq[chosen], curve.slit_length)
     log = CubicSpline(np.log(nodes), np.log(simulated))(np.clip(np.log(points), *np.log(nodes[[0, -1]])))
-    _, _, prefactor, background = analysis.posterior.parts(analysis.x)
-    return prefactor / level_cut.PAPER_SCALE * np.sum(weights * np.exp(log), axis=1) + background
+    prefactor, background = _linear(analysis)
+    return prefactor * np.sum(weights * np.exp(log), axis=1) + background
