@@ -1,20 +1,30 @@
 """The command `grfsaxs`: analyse files of measured curves, and draw structures that scatter like them."""
 
 import argparse
-import hashlib
 import json
 import math
 import multiprocessing
+import re
 import signal
 import sys
+import tempfile
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 
 _EPILOG = """
 For each curve a picture (.png), a NetCDF file with draws, curve and fit, and a row of results.csv are written. Curves
-that are finished are not analysed again with the same arguments. Exit status: 0 if every result is reliable, 3 if some
-are not, 1 if a file could not be analysed, 130 after an interrupt.
+that are finished are not analysed again with the same arguments. Results of another file of the same name are never
+overwritten: give another --out. Exit status: 0 if every result is reliable, 3 if some are not, 1 if a file could not be
+analysed, 130 after an interrupt.
+"""
+_STRUCTURE_EPILOG = """
+Written are the analysis with a free spectral density (NAME.free.nc, NAME.free.png), then the structure: as NetCDF
+(NAME.structure.nc), as a TIFF stack for ImageJ and others (NAME.structure.tif), and as a picture with its curve over
+the measured one (NAME.structure.png). They take the place of those of an earlier call for the same file; results of
+another file of the same name are never overwritten: give another --out. Exit status: 0 if the analysis is reliable, 3
+if it is not, 1 if it could not be done or no structure could be drawn.
 """
 
 
@@ -34,7 +44,7 @@ def main(arguments=None):
         "(free spectral density)",
     )  # fmt: skip
     common.add_argument("--relative-error", type=float, help="of the intensity, where the file has none")
-    common.add_argument("--seed", type=int, default=0)
+    common.add_argument("--seed", type=_whole, default=0)
     common.add_argument(
         "--out", type=Path, default=Path("grfsaxs_results"), help="folder for results (default: %(default)s)"
     )
@@ -51,7 +61,7 @@ def main(arguments=None):
     )
     p.add_argument("--scaling-parameter", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the prior [nm]")
     p.add_argument(
-        "--porosity", type=float, nargs="+", metavar="X",
+        "--porosity", type=_fraction, nargs="+", metavar="X",
         help="range of the prior, LOW HIGH; with a free spectral density what is known of it, MEAN [SD]",
     )  # fmt: skip
     p.add_argument(
@@ -64,18 +74,32 @@ def main(arguments=None):
     p.set_defaults(do=_analyse_files)
     p = commands.add_parser(
         "structure", parents=[common], help="draw a structure that scatters like a measured curve",
-        epilog="Written are the analysis with a free spectral density (.nc, .png) and the structure as NetCDF "
-        "(.structure.nc), as a TIFF stack for ImageJ and others (.structure.tif), and as a picture with its curve over "
-        "the measured one (.structure.png). Exit status as of analyse.",
+        epilog=_STRUCTURE_EPILOG,
     )  # fmt: skip
     p.add_argument("file", type=Path, metavar="FILE")
-    p.add_argument("--porosity", type=float, nargs="+", metavar="X", help="what is known of it: MEAN [SD]")
+    p.add_argument("--entry", type=int, metavar="N", help="number of the curve, from 1, in a file of several")
+    p.add_argument("--porosity", type=_fraction, nargs="+", metavar="X", help="what is known of it: MEAN [SD]")
     p.add_argument("--size", type=int, default=512, help="voxels along an edge (default: %(default)s)")
     p.add_argument("--voxel-size", type=float, help="[nm] (default: pi/2 over the largest q)")
     p.add_argument("--device", default="cpu", help="cpu or gpu (default: %(default)s)")
     p.set_defaults(do=_draw_structure)
     given = parser.parse_args(arguments)
+    if given.q_range and not given.q_range[0] < given.q_range[1]:
+        parser.error("argument --q-range: LOW must be below HIGH")
     sys.exit(given.do(given))
+
+
+def _whole(text):
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more; got {text}")
+
+
+def _fraction(text):
+    with suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a fraction, not percent: 0.3 for 30 %; got {text}")
 
 
 def _analyse_files(given):
@@ -92,9 +116,9 @@ def _analyse_files(given):
     if len(arguments.get("layer_contrast", ())) == 1:
         arguments["layer_contrast"] = arguments["layer_contrast"][0]
     try:
-        given.out.mkdir(parents=True, exist_ok=True)
+        _open_folder(given.out)
     except OSError as error:
-        return _fail(f"cannot write to {given.out}: {error.strerror}")
+        return _fail(str(error))
     files = list(dict.fromkeys(given.files))
     common = given.unit, given.columns, arguments, given.out
     rows, failed, stopped = {}, [], False
@@ -133,10 +157,10 @@ def _analyse_files(given):
         print(table[columns].to_string(index=False, float_format="{:.4g}".format))
         for row in table.fillna("").itertuples():
             if row.warnings:
-                print(f"\n{row.curve}: {row.warnings}")
+                print(f"\n{row.curve}: {_in_options(row.warnings, given)}")
         print(f"\nwritten to {given.out}")
     for text in failed:
-        _fail(text)
+        _fail(_in_options(text, given))
     if stopped:
         _fail("interrupted; repeat the command for the rest")
         return 130
@@ -144,36 +168,82 @@ def _analyse_files(given):
 
 
 def _draw_structure(given):
+    try:
+        return _analyse_and_draw(given)
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        return _fail(_in_options(str(error), given))
+
+
+def _analyse_and_draw(given):
     from .grid import Grid
     from .inference.analyse import AnalysisWarning, analyse
-    from .measurement.reading import read_curve
+    from .inference.drawn_structure import check_device_for
 
-    try:
-        given.out.mkdir(parents=True, exist_ok=True)
-        curve = read_curve(given.file, given.unit, columns=given.columns)
-        voxel_size = given.voxel_size or math.pi / 2 / min(curve.q[-1], (given.q_range or curve.q)[-1])
-        grid = Grid(given.size, voxel_size)
-        names = ("q_range", "porosity", "contrast", "relative_error", "seed")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AnalysisWarning)  # told below
-            found = analyse(curve, spectral_density="free", **{name: getattr(given, name) for name in names})
-        structure = found.structure(grid, given.seed, given.device)
-        name = given.file.stem
-        found.to_netcdf(given.out / f"{name}.nc")
-        structure.to_netcdf(given.out / f"{name}.structure.nc")
-        structure.to_tiff(given.out / f"{name}.structure.tif")
-        _save_picture(found, given.out / f"{name}.png")
-        _save_picture(structure, given.out / f"{name}.structure.png")
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:
-        return _fail(str(error))
-    print(found)
-    print(f"\n{grid}, porosity {structure.porosity:.4g}; written to {given.out}")
+    curve, name, recipe = _chosen_entry(given)
+    largest = min(curve.q[-1], (given.q_range or curve.q)[-1])
+    grid = Grid(given.size, math.pi / 2 / largest if given.voxel_size is None else given.voxel_size)
+    check_device_for(grid, given.device)
+    _open_folder(given.out)
+    target = given.out / f"{name}.free.nc"
+    _check_origin(target, recipe)
+    names = ("q_range", "porosity", "contrast", "relative_error", "seed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AnalysisWarning)  # told below
+        found = analyse(curve, spectral_density="free", **{name: getattr(given, name) for name in names})
+    found.to_netcdf(target, recipe=recipe)
+    _save_picture(found, target.with_suffix(".png"))
+    print(_in_options(str(found), given))
+    print(f"\nwritten to {target} and {target.with_suffix('.png').name}\n")
+    structure = found.structure(grid, given.seed, given.device)
+    target = given.out / f"{name}.structure.nc"
+    structure.to_netcdf(target, recipe=recipe)
+    structure.to_tiff(target.with_suffix(".tif"))
+    _save_picture(structure, target.with_suffix(".png"))
+    print(structure)
+    for text in structure.warnings:
+        if text not in found.warnings:
+            print(f"- {text}")
+    print(f"\nwritten to {target}, {target.with_suffix('.tif').name} and {target.with_suffix('.png').name}")
     return 0 if found.reliable else 3
+
+
+def _chosen_entry(given):
+    """The curve that a command is for, the name of its results, and its recipe."""
+    from .measurement.reading import read_curves
+
+    curves = read_curves(given.file, given.unit, columns=given.columns)
+    number = 1 if given.entry is None and len(curves) == 1 else given.entry
+    if number not in range(1, len(curves) + 1):
+        known = ", ".join(f"{number} ({curve.name})" for number, curve in enumerate(curves, 1))
+        raise ValueError(f"{given.file} holds the curves {known}: choose one by entry=")
+    names = "q_range", "porosity", "contrast", "relative_error", "seed", "size", "voxel_size", "device"
+    arguments = {name: getattr(given, name) for name in names}
+    recipe = _recipe(given.file, number, given.unit, given.columns, arguments)
+    return curves[number - 1], _name(given.file.stem, number, curves), recipe
 
 
 def _fail(text):
     print(f"grfsaxs: {text}", file=sys.stderr)
     return 1
+
+
+def _in_options(text, given):
+    """A message of the package in the words of a command: `--q-range` where it says `q_range=` or `q_range must`."""
+    return re.sub(
+        rf"\b({'|'.join(vars(given))})(?:(=(?=[\w'\"(])| (?=must\b))|=)",
+        lambda found: f"--{found[1].replace('_', '-')}" + (" " if found[2] else ""),
+        text,
+    )
+
+
+def _open_folder(path):
+    """Make a folder if it is not there; OSError if nothing can be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to {path}: {error.strerror}") from None
 
 
 def _ignore_interrupts():
@@ -194,17 +264,16 @@ def _labels(files):
 
 def _analyse_file(file, label, unit, columns, arguments, out):
     """Rows of the table for the curves of a file; those that are finished are read."""
-    from .files import package_version
     from .inference.analyse import AnalysisWarning, analyse
     from .measurement.reading import read_curves
 
     curves = read_curves(file, unit, columns=columns)
-    content = hashlib.sha256(file.read_bytes()).hexdigest()
     rows = []
     for number, curve in enumerate(curves, 1):
-        name = label if len(curves) == 1 else f"{label}.entry{number}"
+        name = _name(label, number, curves)
         target, picture = out / f"{name}.nc", out / f"{name}.png"
-        recipe = json.dumps([package_version(), str(file), content, number, unit, columns, arguments], sort_keys=True)
+        recipe = _recipe(file, number, unit, columns, arguments)
+        _check_origin(target, recipe)
         row = _finished(target, recipe) if picture.exists() else None
         if row is None:
             with warnings.catch_warnings():
@@ -217,21 +286,49 @@ def _analyse_file(file, label, unit, columns, arguments, out):
     return rows
 
 
-def _finished(path, recipe):
+def _name(label, number, curves):
+    """What the results of one curve of a file are called."""
+    return label if len(curves) == 1 else f"{label}.entry{number}"
+
+
+def _recipe(file, number, unit, columns, arguments):
+    """What a result is made of, as text: version, file, its content, number of the curve, arguments."""
+    from .files import package_version, sha256
+
+    recipe = [package_version(), str(file.resolve()), sha256(file), number, unit, columns, arguments]
+    return json.dumps(recipe, sort_keys=True)
+
+
+def _attributes(path):
+    """Attributes of a NetCDF file; an empty dict if it cannot be read."""
     import netCDF4
 
     try:
         with netCDF4.Dataset(path) as file:
-            return json.loads(file.row) if file.recipe == recipe else None
-    except (OSError, AttributeError, ValueError):
-        return None
+            return {name: file.getncattr(name) for name in file.ncattrs()}
+    except OSError:
+        return {}
+
+
+def _check_origin(path, recipe):
+    """Raise if there is a file that is no result of this measurement."""
+    if not path.exists():
+        return
+    _, file, content, *_ = json.loads(recipe)
+    _, other, other_content, *_ = json.loads(_attributes(path).get("recipe", '["", "something else", ""]'))
+    if file != other and content != other_content:
+        raise ValueError(f"{path} is there, a result of {other}: give another folder by out=")
+
+
+def _finished(path, recipe):
+    """The row of the table that a result has, if it was made by this recipe."""
+    attributes = _attributes(path)
+    return json.loads(attributes["row"]) if attributes.get("recipe") == recipe else None
 
 
 def _save_picture(found, path):
-    from . import plotting
     from .files import moved_into_place
 
-    plotting.use_style()
     with moved_into_place(path) as temporary:
         found.plot().savefig(temporary, dpi=150, format="png")
 

@@ -29,7 +29,7 @@ ALLOWED = {
     "trees": {"grid", "datasets", "emulator", "evaluation", "measurement", "results", "tasks", "tiers"},
     "settings": {"grid", "physics", "measurement", "datasets", "trees", "paper", "tiers"},
     "cli": {"grid", "physics", "datasets", "trees", "paper", "results", "tiers", "tasks"},
-    "commands": {"grid", "inference", "measurement", "plotting", "tasks"},
+    "commands": {"grid", "inference", "measurement", "tasks"},
     "rendering": {"plotting"},
     "explorer": {"grid", "inference", "measurement", "physics", "plotting"},
     "__init__": {"grid", "physics", "measurement", "parameters"},

@@ -47,7 +47,7 @@ class Structure:
     intensity: np.ndarray
 
     def __repr__(self):
-        words = f"Structure on {self.grid}, porosity {self.porosity:.4g}"
+        words = f"Structure of {self.grid.size}^3 voxels of {self.grid.voxel_size:.4g} nm, porosity {self.porosity:.4g}"
         return f"{words}: its curve deviates from the fit by {100 * self.deviation:.2g} % (median)"
 
     @property
@@ -146,8 +146,9 @@ def draw_structure(analysis, grid, seed, device):
     held = _held(analysis, grid)
     if held < 1 - _LEFT_OUT:
         raise ValueError(
-            f"{grid} holds waves from {grid.q_spacing:.3g} to {grid.q_nyquist:.3g} nm^-1 and {100 * held:.0f} % of the "
-            f"field's variance, of {100 * (1 - _LEFT_OUT):.0f} % that it must hold. {_remedy(analysis, grid.size)}"
+            f"{grid.size}^3 voxels of {grid.voxel_size:g} nm hold waves from {grid.q_spacing:.3g} to "
+            f"{grid.q_nyquist:.3g} nm^-1 and {100 * held:.3g} % of the field's variance, of "
+            f"{100 * (1 - _LEFT_OUT):g} % that they must hold. {_remedy(analysis, grid.size)}"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the grid has been checked by the variance it holds
@@ -174,21 +175,26 @@ def _remedy(analysis, size):
         grid, held = _best_grid(analysis, larger)
         if held >= 1 - _LEFT_OUT:
             return (
-                f"It needs size={grid.size} and voxel_size={grid.voxel_size:g}, a box of {grid.box_length:.4g} nm, "
-                f"which hold {100 * held:.0f} %."
+                f"Use size={grid.size} and voxel_size={grid.voxel_size:g}, a box of {grid.box_length:.4g} nm, "
+                f"which hold {100 * held:.3g} %."
             )
     return (
-        f"No grid of up to {grid.size}^3 voxels does: the best, of {grid.voxel_size:g} nm, hold {100 * held:.0f} %. "
+        f"No grid of up to {grid.size}^3 voxels does: the best, of {grid.voxel_size:g} nm, hold {100 * held:.3g} %. "
         "Analyse a smaller range of q (q_range=)."
     )
 
 
 def _best_grid(analysis, size):
-    """The grid of so many voxels along an edge that holds most of the field's variance, and the share that it holds."""
+    """A grid of so many voxels along an edge, and the share of the field's variance that it holds.
+
+    Its voxels are the finest that leave out half of what may be left out, or else those that leave out least.
+    """
     longest = level_cut.K / analysis.unit
     shares = np.append(0.0, np.cumsum(analysis.posterior.weights(analysis.x)))
     held = shares[np.searchsorted(longest, longest * size / 2)] - shares[:-1]
-    grid = Grid(size, float(f"{2 * np.pi / size / longest[np.argmax(held)]:.3g}"))
+    held = np.minimum(held, 1 - _LEFT_OUT / 2)
+    best = longest[held == held.max()][-1]
+    grid = Grid(size, float(f"{2 * np.pi / size / best:.3g}"))
     return grid, _held(analysis, grid)
 
 
