@@ -229,11 +229,14 @@ def _fail(text):
 
 def _in_options(text, given):
     """A message of the package in the words of a command: `--q-range` where it says `q_range=` or `q_range must`."""
-    return re.sub(
-        rf"\b({'|'.join(vars(given))})(?:(=(?=[\w'\"(])| (?=must\b))|=)",
-        lambda found: f"--{found[1].replace('_', '-')}" + (" " if found[2] else ""),
-        text,
-    )
+    names = "|".join(vars(given).keys() - {"command", "do", "file", "files"})
+
+    def option(found):
+        name, several, one = found.groups()
+        value = "" if several is None else " " + re.sub("[' ]", "", several)
+        return f"--{name.replace('_', '-')}{value}" + " " * bool(one)
+
+    return re.sub(rf"\b({names})(?:=\(([^)]*)\)|(=(?=[\w'\"])| (?=must\b))|=)", option, text)
 
 
 def _open_folder(path):

@@ -1,5 +1,6 @@
 """The command `grfsaxs structure`, and structures: what they write, what they say, and what they refuse."""
 
+import argparse
 import re
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_a_grid_that_would_do(found):
 
 def test_no_grid_would_do(found, monkeypatch):
     monkeypatch.setattr(drawn_structure, "_LEFT_OUT", -1e-9)
-    with pytest.raises(ValueError, match="No grid of up to 512.* Analyse a smaller range of q"):
+    with pytest.raises(ValueError, match="No grid of up to 512.* a smaller range of q"):
         found.structure(gx.Grid(64, 0.1))
 
 
@@ -209,3 +210,11 @@ def test_messages_name_options(run, tmp_path):
     assert code == 1 and "needs --porosity, a number" in printed.err and "or --contrast in" in printed.err
     code, printed = run("structure", write(tmp_path / "sample.dat"), "--porosity", 0, "--out", tmp_path / "out")
     assert code == 1 and "--porosity must be" in printed.err
+    (tmp_path / "bare.dat").write_text("".join(f"{q:.6g} {1 / (1 + q**4):.6g} 0.1 {1 + q:.6g}\n" for q in Q))
+    code, printed = run("structure", tmp_path / "bare.dat", "--unit", "1/nm", "--out", tmp_path / "out")
+    assert code == 1 and "as in --columns q,intensity,,sigma" in printed.err
+
+
+def test_names_of_curves_stay():
+    given = argparse.Namespace(file="", size=1, q_range=None)
+    assert commands._in_options("file=a, size=, q_range=(0.1, 2)", given) == "file=a, --size, --q-range 0.1,2"

@@ -180,7 +180,7 @@ def _remedy(analysis, size):
             )
     return (
         f"No grid of up to {grid.size}^3 voxels does: the best, of {grid.voxel_size:g} nm, hold {100 * held:.3g} %. "
-        "Analyse a smaller range of q (q_range=)."
+        "Mind the warnings of the analysis, or give it a smaller range of q (q_range=)."
     )
 
 
