@@ -17,7 +17,7 @@ _LAYERED = 128  # voxels along an edge of a structure of three phases
 _EXTENT = 40  # edge over the scaling parameter
 _K_LIMITS = 5.0, 0.5  # over the ends of a spectrum, which reaches from 0.1 of the smallest to 3 times the largest q
 _ROOM = 3.0  # factor between what the curve tells of a spectrum and the ends of the axis
-_LINE = 120  # characters of a title that a page is wide
+_LINE = 112  # characters of a title that a page is wide
 _NAMES = {
     "scaling_parameter": ("scaling parameter a", " nm"),
     "porosity": ("porosity ε", ""),
