@@ -82,7 +82,8 @@ INSIDE = {
         "judgement": {"three_phase_model"},
         "report": {"level_cut"},
         "free_spectrum": {"level_cut", "smearing"},
-        "free_analysis": {"free_spectrum", "level_cut", "judgement", "result", "report", "drawn_structure"},
+        "free_fit": {"free_spectrum", "level_cut", "judgement"},
+        "free_analysis": {"free_fit", "free_spectrum", "level_cut", "judgement", "result", "report", "drawn_structure"},
         "drawn_structure": {"level_cut", "smearing", "report"},
         "result": {"level_cut_model", "three_phase_model", "report"},
         "analyse": {

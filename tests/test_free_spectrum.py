@@ -7,8 +7,7 @@ from PIL import Image
 from scipy import integrate
 
 import grfsaxs_lib as gx
-from grfsaxs_lib import commands
-from grfsaxs_lib.inference import free_spectrum, level_cut
+from grfsaxs_lib.inference import free_fit, free_spectrum, level_cut
 from grfsaxs_lib.inference.smearing import smearing
 
 A, POROSITY = 4.0, 0.3
@@ -56,16 +55,14 @@ def test_roughness_is_the_integral_of_the_curvature():
     assert beyond[3] - beyond[2] == pytest.approx(np.log(10) * (spectrum.end_slopes[1] @ u))
 
 
-@pytest.mark.parametrize("porosity, contrast", [((0.3, 0.02), None), (None, (4.0, 0.2))])
-def test_derivatives(curve, porosity, contrast):
-    posterior = free_spectrum.Posterior(curve, free_spectrum.Settings(porosity, contrast))
-    x = posterior.starts()[0]
+def test_derivatives(curve):
+    posterior = free_spectrum.Posterior(curve)
+    x = free_fit._starts(posterior, POROSITY)[0]
     x[: posterior.n] += 0.1 * np.random.default_rng(0).standard_normal(posterior.n)
     x[posterior.n - 1] += 5  # nearly level there
-    x[-3] = -0.4
-    residuals = lambda x: np.concatenate([posterior.data(x), posterior.prior(x, 3.0)])  # noqa: E731
-    slopes = np.vstack([posterior.data_slopes(x), posterior.prior_slopes(x, 3.0)])
-    for j in (2, posterior.n // 2, *range(posterior.n - 1, posterior.n + 3)):
+    residuals = lambda x: np.concatenate([posterior.data(x, POROSITY), posterior.prior(x, 3.0)])  # noqa: E731
+    slopes = np.vstack([posterior.data_slopes(x, POROSITY), posterior.prior_slopes(x, 3.0)])
+    for j in (2, posterior.n // 2, *range(posterior.n - 1, posterior.n + 2)):
         step = 1e-5 * np.eye(x.size)[j]
         numeric = (residuals(x + step) - residuals(x - step)) / 2e-5
         np.testing.assert_allclose(slopes[:, j], numeric, rtol=1e-5, atol=1e-8 + 1e-6 * np.abs(numeric).max())
@@ -103,7 +100,7 @@ def test_an_area_that_is_extrapolated():
         found = gx.analyse(curve, spectral_density="free", porosity=POROSITY)
     surface, row = 2 / np.pi / A * np.exp(-(level_cut.ndtri(POROSITY) ** 2) / 2), found.table.loc["specific_surface"]
     assert not found.reliable
-    assert abs(row["median"] - surface) < 3 * row["sd"] < 0.15 * surface
+    assert abs(row["median"] - surface) < 3 * row["sd"] < 0.2 * surface
 
 
 def test_any_porosity_fits(curve, found):
@@ -114,14 +111,69 @@ def test_any_porosity_fits(curve, found):
     assert other.table.loc["specific_surface", "median"] < 0.8 * found.table.loc["specific_surface", "median"]
 
 
+def two_bumps(q):
+    density = lambda k, _: sum(  # noqa: E731
+        height * np.exp(-(np.log(k / centre) ** 2) / 2 / width**2)
+        for height, centre, width in ((1.0, 0.15, 0.3), (0.03, 0.7, 0.2))
+    )
+    return gx.level_cut_intensity(q, scaling_parameter=A, porosity=POROSITY, spectral_density=density)
+
+
+def test_the_shape_does_not_move_the_porosity():
+    """Only porosities without a density that fits are left out: for two bumps those below the true one."""
+    found = gx.analyse(measure(two_bumps)[0], spectral_density="free", porosity=(POROSITY, 0.03))
+    values = found.samples["porosity"]
+    half_normal = POROSITY + 0.03 * np.array([0.0, 0.674, 1.645])
+    np.testing.assert_allclose(np.quantile(values, [0.0, 0.5, 0.9]), half_normal, rtol=0, atol=0.006)
+    assert any("of the porosities that were given there is a spectral density" in text for text in found.warnings)
+
+
+def absolute(contrast=5.0):
+    """A curve in cm^-1 of the contrast, in 1e10 cm^-2."""
+    return measure(lambda q: 0.1 * contrast**2 / level_cut.PAPER_SCALE * matern(q), background=0.05)[0]
+
+
 def test_contrast_tells_the_porosity():
-    contrast = 5.0
-    curve, _ = measure(lambda q: 0.1 * contrast**2 / level_cut.PAPER_SCALE * matern(q), background=0.05)
-    found = gx.analyse(curve, spectral_density="free", contrast=(contrast, 0.01))
+    found = gx.analyse(absolute(), spectral_density="free", contrast=(5.0, 0.01))
     row = found.table.loc["porosity"]
     assert found.reliable, found.warnings
     assert abs(row["median"] - POROSITY) < 3 * row["sd"] < 0.1
     assert found.table.loc["mirror_porosity", "median"] == pytest.approx(1 - row["median"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "factor, given",
+    [(10.0, {"contrast": (5.0, 0.2)}), (1.0, {"contrast": 5.0, "porosity": 0.2}), (10.0, {"contrast": 5.0})],
+)
+def test_a_contradiction(factor, given):
+    curve = absolute()
+    curve = gx.Curve(curve.q, factor * curve.intensity, factor * curve.sigma, curve.dq)
+    with pytest.warns(gx.AnalysisWarning, match="absolute intensity contradicts what was given"):
+        assert not gx.analyse(curve, spectral_density="free", **given).reliable
+
+
+def test_knots_are_as_close_as_the_curve_asks_for():
+    curve, clean = measure(two_bumps, noise=0.001)
+    found = gx.analyse(curve, spectral_density="free", porosity=POROSITY)
+    assert np.diff(found.posterior.model.spectrum.knots).max() < 0.07
+    assert found.reliable, found.warnings
+    assert np.median(np.abs(np.log((found.fit - np.median(found.background)) / clean))) < 0.002
+
+
+def test_a_curve_that_shows_nothing():
+    """Noise as large as the curve: no error, no grey sentence that is empty, and a picture."""
+    curve, _ = measure(matern, noise=2.0, background=100.0)
+    with pytest.warns(gx.AnalysisWarning, match="determines the spectral density nowhere"):
+        found = gx.analyse(curve, spectral_density="free", porosity=POROSITY)
+    assert not found.reliable and not found.seen.any()
+    found.plot()
+
+
+def test_a_point_that_lies_off(curve):
+    intensity = curve.intensity.copy()
+    intensity[40] += 12 * curve.sigma[40]
+    found = gx.analyse(gx.Curve(curve.q, intensity, curve.sigma, curve.dq), spectral_density="free", porosity=POROSITY)
+    assert any(f"The point at q = {curve.q[40]:.4g} nm^-1 lies" in text for text in found.warnings)
 
 
 def test_spheres_do_not_fit():
@@ -161,23 +213,6 @@ def test_file(found, tmp_path):
         np.testing.assert_array_equal(data["spectrum_median"], found.spectrum["median"])
         np.testing.assert_array_equal(data["g"], found.correlation["g"])
         assert data.attrs["spectral_density"] == "free" and data["pore_chord_length"].attrs["units"] == "nm"
-
-
-def test_command(curve, tmp_path, capsys):
-    file = tmp_path / "sample.dat"
-    rows = np.column_stack([curve.q, curve.intensity, curve.sigma, curve.dq])
-    np.savetxt(file, rows, header="q[1/nm] I sigma dq")
-    out = tmp_path / "out"
-    arguments = ["structure", str(file), "--porosity", "0.3", "--size", "64", "--voxel-size", "2", "--out", str(out)]
-    with pytest.raises(SystemExit) as ended:
-        commands.main(arguments)
-    assert ended.value.code == 0, capsys.readouterr().err
-    assert {path.name for path in out.iterdir()} == {
-        f"sample.{end}" for end in ("nc", "png", "structure.nc", "structure.png", "structure.tif")
-    }
-    with pytest.raises(SystemExit) as ended:
-        commands.main(["structure", str(file), "--out", str(out)])
-    assert ended.value.code == 1 and "needs porosity=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

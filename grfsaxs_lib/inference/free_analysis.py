@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from . import free_spectrum, level_cut
+from . import free_fit, free_spectrum, level_cut
 from .judgement import judge
 from .result import Analysis
 
@@ -18,10 +18,21 @@ _MOST_UNSEEN = 0.1  # share of the variance at waves outside the measured q
 _MOST_EXTRAPOLATED = 0.05  # share of -g''(0) beyond the last knot
 _UNSEEN_ERROR = 0.2  # of ln area, over the share of -g''(0) at waves that the curve does not show: of random spectra
 _WALL = 3.0  # standard deviations of the slope at the last knot, towards interfaces of an infinite area
+_CONTRADICTION = 3.0, 0.05  # standard deviations, and of the logarithm of the invariant
+_SMALLEST_SHARE = 0.98, 0.16  # of the porosities that may be impossible: without a remark, and with one
+_BOUND = (
+    "For {:.0f} % of the porosities that were given there is a spectral density that describes the curve; the others, "
+    "up to {:.3g} or beyond 1 minus that, were left out."
+)
 _REMEDY = (
-    "No cut of a Gaussian field of this porosity scatters like it, whatever its spectral density; or q ends before the "
-    "density has fallen off (it is a power of k from 0.8 of the largest q on); or the standard deviations are too "
-    "small (relative_error=), or a part of the curve is not the sample's (q_range=). Look at the plot."
+    "No cut of a Gaussian field of this porosity scatters like it, whatever its spectral density (but for peaks much "
+    "narrower than 6 % of their k, which the spline cannot follow); or q ends before the density has fallen off (it is "
+    "a power of k from 0.8 of the largest q on); or the standard deviations are too small (relative_error=), or a part "
+    "of the curve is not the sample's (q_range=). Look at the plot."
+)
+_GIVEN = (
+    "All intervals hold for the porosity that was given: another one fits as well, with another spectral density and "
+    "other interfaces."
 )
 _PROOF = (
     "A fit does not prove the morphology: structures other than a cut Gaussian field can scatter alike. The "
@@ -37,7 +48,9 @@ class FreeAnalysis(Analysis):
     ----------
     posterior : Posterior
     x : (n_x,) ndarray
-        Its most likely coordinates.
+        Its most likely coordinates at the porosity.
+    porosity : float
+        Median of its distribution.
     draws : Draws
     k, r : (n,) ndarray
         Where the densities and correlations of the draws are given [nm^-1, nm].
@@ -49,7 +62,8 @@ class FreeAnalysis(Analysis):
 
     posterior: free_spectrum.Posterior
     x: np.ndarray
-    draws: free_spectrum.Draws
+    porosity: float
+    draws: free_fit.Draws
     k: np.ndarray
     r: np.ndarray
     seen: np.ndarray
@@ -60,7 +74,7 @@ class FreeAnalysis(Analysis):
         r"""xarray Dataset over k [nm^-1]: median and bands of the spectral density [nm^3].
 
         It is normalised to :math:`\int k^2 \Gamma(k)\, dk = 1`. `from_data` is True where the curve clearly depends on
-        the density (`free_spectrum.sensitivity`); elsewhere it is the prior that shows, the curve at most gives an
+        the density (`free_fit.sensitivity`); elsewhere it is the prior that shows, the curve at most gives an
         upper bound, and the lower ends of the bands are 0.
         """
         import xarray as xr
@@ -105,18 +119,13 @@ class FreeAnalysis(Analysis):
         return self.posterior.model.unit
 
     @property
-    def porosity(self):
-        """The most likely porosity."""
-        return float(self.posterior.parts(self.x)[1])
-
-    @property
     def wavelength(self):
         """Inverse of the wave number below which half of the field's variance lies [nm]."""
         shares = np.cumsum(self.posterior.weights(self.x))
         return self.unit / level_cut.K[np.searchsorted(shares, 0.5)]
 
     def structure(self, grid, seed=0, device="cpu"):
-        """Draw a structure with the most likely spectral density, cut at the most likely porosity.
+        """Draw a structure with the most likely spectral density, cut at the median porosity.
 
         Parameters
         ----------
@@ -160,34 +169,36 @@ def _quantiles(values):
 
 def infer(curve, settings, rng, remarks):
     """The `FreeAnalysis` of a curve with standard deviations."""
-    posterior = free_spectrum.Posterior(curve, settings)
-    k = np.geomspace(0.1 * curve.q[0], 3 * curve.q[-1], _N)
-    r = np.geomspace(0.1 * np.pi / curve.q[-1], 4 * np.pi / curve.q[0], _N)
     with threadpool_limits(1, user_api="blas"):  # products of small matrices, on threads of their own
-        maxima = free_spectrum.find(posterior)
-        draws = free_spectrum.draw(posterior, maxima, k, r, rng)
-    best = maxima[0]
-    seen = (k >= curve.q[0]) & (k <= curve.q[-1]) & (free_spectrum.sensitivity(posterior, best, k) > _SEEN)
-    fit = posterior.fitted(best.x)
-    residuals = (curve.intensity - fit) / curve.sigma
+        found = free_fit.find(curve, settings)
+        k = np.geomspace(0.1 * curve.q[0], 3 * curve.q[-1], _N)
+        r = np.geomspace(0.1 * np.pi / curve.q[-1], 4 * np.pi / curve.q[0], _N)
+        draws = free_fit.draw(found, k, r, rng)
+    posterior, best = found.posterior, found.central
+    seen = (k >= curve.q[0]) & (k <= curve.q[-1]) & (free_fit.sensitivity(posterior, best, k) > _SEEN)
+    fit = posterior.fitted(best.x, best.porosity)
     flat = np.average(curve.intensity, weights=curve.sigma**-2.0)
-    chi_square, freedom = float(residuals @ residuals), max(1, round(curve.q.size - best.used))
-    found = {
-        "chi_square": chi_square, "freedom": freedom, "residuals": residuals, "fit": fit,
+    chi_square, freedom = best.chi_square, free_fit.degrees_of_freedom(curve, best)
+    fitted = {
+        "chi_square": chi_square, "freedom": freedom, "residuals": (curve.intensity - fit) / curve.sigma, "fit": fit,
         "drop": np.sum(((curve.intensity - flat) / curve.sigma) ** 2) - chi_square, "effective": draws.effective,
         "background": np.median(draws.background), "prefactor": np.median(draws.prefactor),
     }  # fmt: skip
-    severe, mild = judge(curve, found, _REMEDY)
+    severe, mild = judge(curve, fitted, _REMEDY)
     last = max(k[seen], default=curve.q[0])
     unseen = _share_beyond(last, posterior, draws.x)
     surface = draws.surface * np.exp(_UNSEEN_ERROR * unseen * rng.standard_normal(unseen.size))
     samples = _samples(draws, settings, surface)
-    severe += _doubts(curve, posterior, best, samples)
+    severe += _doubts(curve, found, seen) + _doubts_of_given(settings, found)
+    severe += _doubts_of_surface(posterior, best, surface)
+    if not severe and found.possible < _SMALLEST_SHARE[0]:
+        mild.append(_BOUND.format(100 * found.possible, samples["porosity"].min()))
+    remarks = [*[_GIVEN] * bool(settings.porosity), _PROOF.format(best.smoothness), *remarks]
     bic = chi_square + best.used * np.log(curve.q.size)
     return FreeAnalysis(
         curve, settings, samples, draws.prefactor / level_cut.PAPER_SCALE, draws.background, fit, chi_square, freedom,
-        draws.log_evidence, bic, draws.effective, [*severe, *mild, _PROOF.format(best.smoothness), *remarks],
-        not severe, posterior, best.x, draws, k, r, seen, best.smoothness,
+        draws.log_evidence, bic, draws.effective, [*severe, *mild, *remarks], not severe, posterior, best.x,
+        best.porosity, draws, k, r, seen, best.smoothness,
     )  # fmt: skip
 
 
@@ -211,22 +222,52 @@ def _samples(draws, settings, surface):
     }
 
 
-def _doubts(curve, posterior, best, samples):
+def _doubts(curve, fit, seen):
     """Reasons not to trust a spectrum."""
+    found, posterior = [], fit.posterior
+    maxima = [one for group in fit.maxima for one in group]
+    weights = np.array([posterior.weights(one.x) for one in maxima])
+    below, above = (weights[:, level_cut.K < q * posterior.model.unit].sum(axis=1) for q in curve.q[[0, -1]])
+    if not seen.any():
+        found.append("The curve determines the spectral density nowhere. Measure longer.")
+    if below.max() > _MOST_UNSEEN:
+        found.append(
+            f"{100 * below.max():.0f} % of the field's variance lie at waves longer than the curve shows, where only "
+            "the prior speaks. Measure at smaller angles."
+        )
+    if 1 - above.min() > _MOST_UNSEEN or min(posterior.prior(one.x, one.smoothness)[-1] for one in maxima) < -_WALL:
+        found.append(
+            f"{100 * (1 - above.min()):.0f} % of the field's variance lie at waves shorter than the curve shows, or "
+            "its density does not fall off. Most likely the porosity is too low (or, beyond 1/2, too high) for this "
+            "curve: a density that fits would have to be negative. Else measure at larger angles."
+        )
+    return found
+
+
+def _doubts_of_given(settings, fit):
+    """Reasons not to trust what was given of the porosity and the contrast."""
+    found, best = [], fit.central
+    if fit.possible < _SMALLEST_SHARE[1]:
+        found.append(
+            f"The porosity contradicts the curve: {100 * fit.possible:.0f} % of its distribution, near "
+            f"{best.porosity:.3g}, have a spectral density that describes the curve. Check porosity and contrast."
+        )
+    deviation = np.sqrt(free_fit.contradiction(settings, best, best.porosity))
+    if settings.contrast and deviation > _CONTRADICTION[0]:
+        change = best.log_prefactor[0] - settings.log_prefactor[0]
+        if abs(change) > _CONTRADICTION[1]:
+            given = settings.contrast[0]
+            found.append(
+                f"The absolute intensity contradicts what was given: at a porosity of {best.porosity:.3g} it asks for "
+                f"a contrast of {given * np.exp(change / 2):.3g} instead of {given:.3g} 1e10 cm^-2 ({deviation:.1f} "
+                "standard deviations). Check contrast and porosity, and whether the intensity is in cm^-1."
+            )
+    return found
+
+
+def _doubts_of_surface(posterior, best, surface):
+    """Reasons not to trust the area of the interfaces."""
     found = []
-    weights = posterior.weights(best.x)
-    below, above = (weights[level_cut.K < q * posterior.model.unit].sum() for q in curve.q[[0, -1]])
-    if below > _MOST_UNSEEN:
-        found.append(
-            f"{100 * below:.0f} % of the field's variance lie at waves longer than the curve shows, where only the "
-            "prior speaks. Measure at smaller angles."
-        )
-    if 1 - above > _MOST_UNSEEN or posterior.prior(best.x, best.smoothness)[-1] < -_WALL:
-        found.append(
-            f"{100 * (1 - above):.0f} % of the field's variance lie at waves shorter than the curve shows, or its "
-            "density does not fall off. Most likely the porosity is too low (or, beyond 1/2, too high) for this curve: "
-            "a density that fits would have to be negative. Else measure at larger angles."
-        )
     extrapolated = _share_beyond(np.exp(posterior.model.spectrum.knots[-1]), posterior, best.x)
     if extrapolated > _MOST_EXTRAPOLATED:
         found.append(
@@ -234,10 +275,10 @@ def _doubts(curve, posterior, best, samples):
             "the density is a guess, and its interval is that of the guess. Measure at larger angles, or with less "
             "background."
         )
-    surface = samples["specific_surface"]
     if surface.std() > _MOST_SURFACE * surface.mean():
         found.append(
             f"specific_surface is not determined: its standard deviation is "
-            f"{100 * surface.std() / surface.mean():.0f} % of it. Measure at larger angles."
+            f"{100 * surface.std() / surface.mean():.0f} % of it. Measure at larger angles, or give the porosity with "
+            "a smaller deviation."
         )
     return found

@@ -8,6 +8,8 @@ from . import three_phase_model
 _MISFIT = 1e-4  # probability of a chi-square as large, below which the model does not describe a curve
 _STRUCTURED = 4.5  # standard deviations (2/sqrt n) by which the Durbin-Watson statistic may lie below 2
 _PATTERN = 0.01  # share of the intensity that a pattern in the residuals may have, if sigma is larger
+_OUTLIER = 5  # standard deviations that a point may lie off a fit without a remark
+_FEW = 6  # degrees of freedom
 _SEEN = 30  # by how much chi-square must exceed that of a flat background
 _LINEAR = {"porosity", "layer_fraction", "layer_contrast"}  # parameters whose prior is uniform, not in the logarithm
 _MOST = {"scaling_parameter": 0.15, "porosity": 0.3, "layer_fraction": 0.5}  # relative standard deviation of a result
@@ -19,6 +21,11 @@ REMEDY = (
 )
 
 
+def is_misfit(chi_square, freedom):
+    """Whether a chi-square is too large for a model that describes a curve."""
+    return stats.chi2.sf(chi_square, freedom) < _MISFIT
+
+
 def judge(curve, found, remedy=REMEDY):
     """Reasons not to trust a fit, and remarks that leave it valid; two lists of str, each with a remedy."""
     severe, mild = [], []
@@ -26,17 +33,34 @@ def judge(curve, found, remedy=REMEDY):
     residuals = found["residuals"]
     structure = (2 - np.sum(np.diff(residuals) ** 2) / max(np.sum(residuals**2), 1e-300)) * np.sqrt(residuals.size) / 2
     alike = structure > _STRUCTURED
-    large = np.median(np.abs(residuals) * curve.sigma) > _PATTERN * np.median(np.abs(curve.intensity))
-    if stats.chi2.sf(found["chi_square"], found["freedom"]) < _MISFIT or (alike and (reduced > 0.9 or large)):
+    pattern = np.median(np.abs(residuals) * curve.sigma) / np.median(np.abs(curve.intensity))
+    if is_misfit(found["chi_square"], found["freedom"]) or (alike and reduced > 0.9):
         severe.append(
             f"This model does not describe the curve: chi-square per degree of freedom is {reduced:.3g}, and "
             f"neighbouring residuals are correlated ({structure:.1f} standard deviations). {remedy}"
+        )
+    elif alike and pattern > _PATTERN:
+        severe.append(
+            f"The residuals have a pattern of about {100 * pattern:.2g} % of the intensity: neighbouring ones are "
+            f"correlated ({structure:.1f} standard deviations). Chi-square per degree of freedom, {reduced:.2g}, does "
+            "not show it, for the standard deviations are too large. Give relative_error=, and look at the plot."
         )
     elif reduced < 0.4 or alike:
         mild.append(
             f"Chi-square per degree of freedom is {reduced:.2g}, and neighbouring residuals are correlated "
             f"({structure:.1f} standard deviations): the stated uncertainties are too large or not independent, and "
             "the intervals are only as good as they are."
+        )
+    far = np.abs(residuals).argmax()
+    rest = found["chi_square"] - residuals[far] ** 2
+    if abs(residuals[far]) > _OUTLIER and not is_misfit(rest, found["freedom"]):
+        mild.append(
+            f"The point at q = {curve.q[far]:.4g} nm^-1 lies {abs(residuals[far]):.1f} standard deviations off the "
+            "fit. Check it."
+        )
+    if found["freedom"] < _FEW:
+        mild.append(
+            f"{curve.q.size} points leave {found['freedom']} degrees of freedom: nearly any curve would fit as well."
         )
     if found["prefactor"] <= 0:
         severe.append("The curve rises with q, so no level cut scatters like it. Look at the curve and its background.")
