@@ -182,8 +182,10 @@ def find(curve, settings):
         posterior, best = max((posterior, best), other, key=lambda pair: pair[1].log_evidence)
     if _misses(curve, best):
         posterior, best = _search_longer(posterior, best)
-    maxima = [best] if _is_hopeless(curve, best) else _with_restarts(posterior, best)
-    if low == high or _misses(curve, best):
+    if _misses(curve, best):
+        return Found(posterior, [[best]], 1.0)
+    maxima = _with_restarts(posterior, best)
+    if low == high:
         return Found(posterior, [maxima], 1.0)
     limits = [_last_possible(posterior, best, end) for end in (low, high)]
     middles = (np.arange(_PARTS) + 0.5) / _PARTS

@@ -266,9 +266,10 @@ class Posterior:
 
     def descend(self, x, porosity, smoothness, tolerance=1e-5, evaluations=60, soft=1.0):
         """Least squares from x on, with the standard deviations of the curve times `soft`."""
-        return least_squares(
-            lambda x: np.concatenate([self.data(x, porosity) / soft, self.prior(x, smoothness)]),
-            x,
-            lambda x: np.vstack([self.data_slopes(x, porosity) / soft, self.prior_slopes(x, smoothness)]),
-            x_scale="jac", max_nfev=evaluations, ftol=tolerance, xtol=1e-9, gtol=1e-7,
-        )  # fmt: skip
+        with np.errstate(over="ignore"):  # of the square of a step that is far too long, which is then not made
+            return least_squares(
+                lambda x: np.concatenate([self.data(x, porosity) / soft, self.prior(x, smoothness)]),
+                x,
+                lambda x: np.vstack([self.data_slopes(x, porosity) / soft, self.prior_slopes(x, smoothness)]),
+                x_scale="jac", max_nfev=evaluations, ftol=tolerance, xtol=1e-9, gtol=1e-7,
+            )  # fmt: skip
