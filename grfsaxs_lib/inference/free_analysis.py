@@ -19,10 +19,10 @@ _MOST_EXTRAPOLATED = 0.05  # share of -g''(0) beyond the last knot
 _UNSEEN_ERROR = 0.2  # of ln area, over the share of -g''(0) at waves that the curve does not show: of random spectra
 _WALL = 3.0  # standard deviations of the slope at the last knot, towards interfaces of an infinite area
 _CONTRADICTION = 3.0, 0.05  # standard deviations, and of the logarithm of the invariant
-_SMALLEST_SHARE = 0.98, 0.16  # of the porosities that may be impossible: without a remark, and with one
+_SMALLEST_SHARE = 0.98, 0.16  # of the porosities that must be possible: without a remark, and to be reliable
 _BOUND = (
-    "For {:.0f} % of the porosities that were given there is a spectral density that describes the curve; the others, "
-    "up to {:.3g} or beyond 1 minus that, were left out."
+    "For {:.0f} % of the porosities that were given there is a spectral density that describes the curve, {:.3g} to "
+    "{:.3g}; the others were left out."
 )
 _REMEDY = (
     "No cut of a Gaussian field of this porosity scatters like it, whatever its spectral density (but for peaks much "
@@ -192,7 +192,7 @@ def infer(curve, settings, rng, remarks):
     severe += _doubts(curve, found, seen) + _doubts_of_given(settings, found)
     severe += _doubts_of_surface(posterior, best, surface)
     if not severe and found.possible < _SMALLEST_SHARE[0]:
-        mild.append(_BOUND.format(100 * found.possible, samples["porosity"].min()))
+        mild.append(_BOUND.format(100 * found.possible, draws.porosity.min(), draws.porosity.max()))
     remarks = [*[_GIVEN] * bool(settings.porosity), _PROOF.format(best.smoothness), *remarks]
     bic = chi_square + best.used * np.log(curve.q.size)
     return FreeAnalysis(

@@ -105,6 +105,11 @@ def maximum(posterior, x, porosity, smoothness, tolerance=1e-5):
     return Maximum(found.x, porosity, smoothness, chi_square, found.cost, slopes, log_evidence, used)
 
 
+def likeliest(maxima):
+    """The `Maximum` with the largest evidence."""
+    return max(maxima, key=lambda one: one.log_evidence)
+
+
 def degrees_of_freedom(curve, found):
     """Of a `Maximum`: points less parameters that they determine, one or more."""
     return max(1, round(curve.q.size - found.used))
@@ -165,7 +170,7 @@ class Found:
     @property
     def central(self):
         """The best `Maximum` at the median porosity."""
-        return max(self.maxima[len(self.maxima) // 2], key=lambda one: one.log_evidence)
+        return likeliest(self.maxima[len(self.maxima) // 2])
 
 
 def find(curve, settings):
@@ -236,8 +241,8 @@ def _search(curve, porosity):
 def _search_longer(posterior, best):
     """Where no density describes a curve: from all starts, and with knots at half the distance."""
     curve, porosity = posterior.curve, best.porosity
-    others = [maximum(posterior, x, porosity, best.smoothness) for x in _starts(posterior, porosity)[_KEPT:]]
-    other = max(others, key=lambda one: one.log_evidence)
+    starts = _starts(posterior, porosity)[_KEPT:]
+    other = likeliest(maximum(posterior, x, porosity, best.smoothness) for x in starts)
     if other.log_evidence > best.log_evidence:
         best = _smoothest(posterior, porosity, [other.x])
     if not _misses(curve, best):
@@ -292,20 +297,18 @@ def _starts(posterior, porosity):
 
 def _smoothest(posterior, porosity, starts):
     """The `Maximum` at the smoothness with the largest evidence, from starts that are smooth."""
-    first = max(
-        (maximum(posterior, x, porosity, _SMOOTHNESS[_FIRST]) for x in starts), key=lambda one: one.log_evidence
-    )
+    first = likeliest(maximum(posterior, x, porosity, _SMOOTHNESS[_FIRST]) for x in starts)
     found = [first]
     for values in (_SMOOTHNESS[_FIRST + 1 :], _SMOOTHNESS[:_FIRST][::-1]):
         last = first
         for smoothness in values:
             last = maximum(posterior, last.x, porosity, smoothness)
             found.append(last)
-            if last.log_evidence < max(one.log_evidence for one in found) - _GIVE_UP:
+            if last.log_evidence < likeliest(found).log_evidence - _GIVE_UP:
                 break
-    best = max(found, key=lambda one: one.log_evidence)
+    best = likeliest(found)
     near = [maximum(posterior, best.x, porosity, best.smoothness * factor, 1e-8) for factor in (2**-0.5, 1, 2**0.5)]
-    return max(near, key=lambda one: one.log_evidence)
+    return likeliest(near)
 
 
 def _shortened(posterior, x):
@@ -405,7 +408,7 @@ def draw(found, k, r, rng):
 
 def _propose(maxima, count, rng):
     """Coordinates around maxima, (n, n_x) ndarray, and the logarithm of their density."""
-    shares = np.exp([one.log_evidence - max(two.log_evidence for two in maxima) for one in maxima])
+    shares = np.exp([one.log_evidence - likeliest(maxima).log_evidence for one in maxima])
     shares = np.maximum(shares / shares.sum(), _LEAST_SHARE)
     shares /= shares.sum()
     normal = rng.standard_normal((count, maxima[0].x.size))

@@ -17,6 +17,7 @@ _LAYERED = 128  # voxels along an edge of a structure of three phases
 _EXTENT = 40  # edge over the scaling parameter
 _K_LIMITS = 5.0, 0.5  # over the ends of a spectrum, which reaches from 0.1 of the smallest to 3 times the largest q
 _ROOM = 3.0  # factor between what the curve tells of a spectrum and the ends of the axis
+_NOTHING = 1e-12  # of the lower end of the axis: a bound of zero, which has no logarithm
 _LINE = 112  # characters of a title that a page is wide
 _NAMES = {
     "scaling_parameter": ("scaling parameter a", " nm"),
@@ -84,7 +85,7 @@ def draw_spectrum(ax, spectrum):
     for colour, where, label in ((plotting.COLOURS["blue"], seen, "from the curve"), ("0.6", prior, "prior")):
         ax.loglog(k, np.where(where, spectrum["median"], np.nan), color=colour, linewidth=1, label=label)
         for band, alpha in (("68", 0.4), ("95", 0.25)):
-            ends = (np.maximum(spectrum[f"{end}_{band}"], low / _ROOM) for end in ("lower", "upper"))
+            ends = (np.maximum(spectrum[f"{end}_{band}"], _NOTHING * low) for end in ("lower", "upper"))
             label = f"{band} %" if where is seen else None
             ax.fill_between(k, *ends, where=where, color=colour, alpha=alpha, linewidth=0, label=label)
     ax.set(xlabel="k [nm$^{-1}$]", ylabel=r"spectral density $\Gamma$ [nm$^3$]", ylim=(low, high))
